@@ -1,0 +1,236 @@
+"""The command line: parse, call one function, give back an exit code. Heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mobileface.errors import CheckFailed, InputError, exit_code, guarded
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="From a budget and face images to a trained, judged, exported face-embedding network.",
+)
+data_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Write, pack and look at face data.")
+app.add_typer(data_app, name="data")
+
+Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
+DataRoot = Annotated[Path | None, typer.Option("--data", help="folder that the recipe's paths begin in")]
+Out = Annotated[Path | None, typer.Option("--out", help="run folder; runs/NAME unless told otherwise")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="phases.0.images=20000")]
+Recipe = Annotated[Path, typer.Argument(help="a plan in YAML, such as recipes/demo.yaml")]
+
+
+@app.command()
+def make(
+    recipe: Recipe, data: DataRoot = None, out: Out = None, overrides: Overrides = None, debug: Debug = False
+) -> None:
+    """Do everything: budget, training, evaluation, export, parity, report. Goes on where it was stopped."""
+
+    def run() -> None:
+        from mobileface import factory
+
+        report = factory.make(recipe, data, out, overrides or [], _console())
+        print(f"report: {report}")
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@app.command()
+def train(
+    recipe: Recipe, data: DataRoot = None, out: Out = None, overrides: Overrides = None, debug: Debug = False
+) -> None:
+    """Only the budget check and the training."""
+
+    def run() -> None:
+        from mobileface import factory
+
+        _, folder = factory.train_recipe(recipe, data, out, overrides or [], _console())
+        print(f"run: {folder}")
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="run folder or .onnx file")],
+    on: Annotated[list[str], typer.Option("--on", help="lfw, cfp-fp, cfp-ff, cfp-fp:9-10, a .bin or a pairs.txt")],
+    data: Annotated[Path, typer.Option("--data", help="folder that holds lfw/, cfp/, …")] = Path("."),
+    scale: Annotated[float | None, typer.Option(help="foreign ONNX: (x / scale - mean) / std")] = None,
+    mean: Annotated[str | None, typer.Option(help="three numbers, 0.485,0.456,0.406")] = None,
+    std: Annotated[str | None, typer.Option(help="three numbers, 0.229,0.224,0.225")] = None,
+    layout: Annotated[str | None, typer.Option(help="nchw or nhwc")] = None,
+    color: Annotated[str | None, typer.Option(help="rgb or bgr")] = None,
+    flip: Annotated[str | None, typer.Option(help="sum: add the mirrored image's embedding; none")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="threads of the runtime; all unless told")] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="exit code 1 below this accuracy (0..1)")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder to write SET.json and the worst pairs to")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    debug: Debug = False,
+) -> None:
+    """Judge a run or an ONNX file on pairs of faces: 10-fold accuracy, TAR at FAR, EER, AUC."""
+
+    def run() -> None:
+        given = {"scale": scale, "mean": mean, "std": std, "layout": layout, "color": color, "flip": flip}
+        contract = {key: value for key, value in given.items() if value is not None}
+        for key in ("mean", "std"):
+            if key in contract:
+                contract[key] = _three(f"--{key}", str(contract[key]))
+        results = _evaluate(model, on, data, contract, threads, out, as_json)
+        low = [r for r in results if min_accuracy is not None and r["accuracy"] < min_accuracy]
+        if low:
+            raise CheckFailed(f"{low[0]['set']}: accuracy {low[0]['accuracy']:.4f}, asked for {min_accuracy}")
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@app.command()
+def export(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="run folder")],
+    to: Annotated[list[str] | None, typer.Option("--to", help="format: onnx")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a run's network for a runtime and prove it equal on the run's own images."""
+
+    def run() -> None:
+        from mobileface import factory
+        from mobileface.training.plan import parse_plan, read_plan
+
+        plan = read_plan(run_folder / "plan.yaml")
+        if to:
+            chosen = {**plan.model_dump(by_alias=True, exclude_none=True), "export": {"formats": to}}
+            plan = parse_plan(chosen, "--to")
+        factory.export_run_folder(run_folder, plan, _console())
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="run folder")], debug: Debug = False
+) -> None:
+    """Write RUN/report.html anew from what the run folder holds."""
+
+    def run() -> None:
+        from mobileface.report.html import write_report
+
+        print(f"report: {write_report(run_folder)}")
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@data_app.command("synth")
+def data_synth(
+    out: Annotated[Path, typer.Argument(help="folder for train.rec, held_out.bin, factors.csv")],
+    identities: Annotated[int, typer.Option(min=2, help="people to train on")] = 200,
+    images: Annotated[int, typer.Option(min=1, help="images of each")] = 40,
+    held_out: Annotated[int, typer.Option(min=2, help="people to judge on")] = 60,
+    pairs: Annotated[int, typer.Option(min=20, help="pairs to judge on")] = 2000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    debug: Debug = False,
+) -> None:
+    """Write a set of procedural faces with known factors: a .rec to train on and a .bin to judge on."""
+
+    def run() -> None:
+        from mobileface.data.synthetic import write_synthetic
+
+        write_synthetic(out, identities, images, held_out, pairs, seed)
+        print(f"wrote {out / 'train.rec'}, {out / 'held_out.bin'}, {out / 'factors.csv'}")
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@data_app.command("info")
+def data_info(
+    path: Annotated[Path, typer.Argument(help="image folder, .rec or .bin")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    debug: Debug = False,
+) -> None:
+    """Count images and identities, decode every image, name the bad ones, print the set's hash."""
+
+    def run() -> None:
+        from mobileface.data.info import describe, text
+
+        found = describe(path)
+        print(json.dumps(found) if as_json else text(found))
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@data_app.command("pack")
+def data_pack(
+    source: Annotated[str, typer.Argument(help="image folder for a .rec; lfw, cfp-fp, … or a pairs.txt for a .bin")],
+    to: Annotated[Path, typer.Option("--to", help="FILE.rec or FILE.bin")],
+    data: Annotated[Path, typer.Option("--data", help="folder that holds lfw/, cfp/, …")] = Path("."),
+    debug: Debug = False,
+) -> None:
+    """Pack an image folder into a .rec, or a list of pairs into a .bin."""
+
+    def run() -> None:
+        from mobileface.data.pack import pack
+
+        print(pack(source, to, data))
+
+    raise typer.Exit(guarded(run, debug))
+
+
+def _evaluate(
+    model: Path,
+    on: list[str],
+    data: Path,
+    contract: dict[str, Any],
+    threads: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> list[dict[str, Any]]:
+    """Open, judge, print, and keep the results in the run folder (or in `out`)."""
+    from mobileface.data.pairs import open_pairs
+    from mobileface.embedders.contract import InputContract
+    from mobileface.embedders.opening import open_embedder
+    from mobileface.evaluation import verification
+
+    embedder = open_embedder(model, InputContract.from_dict(contract) if contract else None, threads)
+    folder = out or (model / "evaluation" if model.is_dir() else None)
+    results = []
+    for spec in on:
+        found = verification.evaluate(embedder, open_pairs(spec, data))
+        results.append(found.result)
+        if folder is not None:
+            verification.write_verification(found, folder)
+        if not as_json:
+            print(_summary(found.result))
+    if as_json:
+        print(json.dumps(results[0] if len(results) == 1 else {"results": results}))
+    return results
+
+
+def _summary(result: dict[str, Any]) -> str:
+    tar = ", ".join(f"{value:.4f} at {far}" for far, value in result["tar"].items())
+    return (
+        f"{result['set']}: accuracy {result['accuracy']:.4f} +- {result['std']:.4f} ({result['protocol']}, "
+        f"{result['pairs']} pairs, flip {result['flip']}), TAR {tar}, EER {result['eer']:.4f}, AUC {result['auc']:.4f}"
+    )
+
+
+def _three(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} is {text!r}, wanted three numbers such as 0.5,0.5,0.5") from None
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(soft_wrap=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code (design: 0 done, 1 check, 2 input, 3 not finite, 130)."""
+    return exit_code(lambda: app(args=argv, prog_name="mobileface"))

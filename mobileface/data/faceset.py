@@ -1,0 +1,91 @@
+"""A training set: several sources as one, its split into training and held-out identities."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobileface.data.faces import UNLABELLED, FaceSource
+from mobileface.errors import InputError
+
+
+class FaceSet:
+    """Sources one after another; labels are made contiguous over all of them.
+
+    Identities of two sources are never merged, equal names or not: "001" of one set is not "001" of another.
+    """
+
+    def __init__(self, sources: Sequence[FaceSource]) -> None:
+        if not sources:
+            raise InputError("data.train is empty; wanted at least one folder or .rec")
+        self.sources = list(sources)
+        self.starts = np.cumsum([0] + [len(source) for source in sources])
+        parts, classes = [], 0
+        for source in sources:
+            own = source.labels
+            parts.append(np.where(own == UNLABELLED, UNLABELLED, own + classes))
+            classes += int(own.max(initial=-1)) + 1
+        self.labels: NDArray[np.int64] = np.concatenate(parts)
+        self.num_identities = classes
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def locate(self, i: int) -> tuple[FaceSource, int]:
+        """The source of image `i` and its index there."""
+        s = int(np.searchsorted(self.starts, i, side="right")) - 1
+        return self.sources[s], int(i - self.starts[s])
+
+    def read(self, i: int) -> bytes | memoryview:
+        """The encoded image `i`."""
+        source, j = self.locate(i)
+        return source.read(j)
+
+    def key(self, i: int) -> str:
+        """The name of image `i` in messages."""
+        source, j = self.locate(i)
+        return source.key(j)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the sources' fingerprints, in order."""
+        return hashlib.sha256("\n".join(s.fingerprint() for s in self.sources).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into a FaceSet, and the class of each of its images in training (UNLABELLED where it has none)."""
+
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    num_classes: int
+
+
+def split_identities(faces: FaceSet, fraction: float, seed: int) -> Split:
+    """Hold out `fraction` of the identities that have two images or more (at least two, if any are held out).
+
+    Held-out identities never reach training; they judge which checkpoint is best. UNLABELLED images train.
+    """
+    labels = faces.labels
+    known = labels[labels != UNLABELLED]
+    images = np.bincount(known, minlength=faces.num_identities)
+    candidates = np.flatnonzero(images >= 2)
+    count = max(2, round(fraction * len(candidates))) if fraction > 0 else 0
+    if count and len(candidates) - count < 2:
+        raise InputError(
+            f"data.validate.identities {fraction:g} holds out {count} of {len(candidates)} identities with two "
+            "images or more; at least two must be left to train on (0 turns validation off)"
+        )
+    rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
+    out = np.sort(rng.permutation(candidates)[:count])
+    is_out = np.isin(labels, out)
+    train = np.flatnonzero(~is_out)
+    present = np.unique(labels[train][labels[train] != UNLABELLED])
+    number = np.full(faces.num_identities + 1, UNLABELLED, np.int64)  # the last entry serves UNLABELLED (-1)
+    number[present] = np.arange(len(present))
+    classes = np.where(is_out, UNLABELLED, number[labels])
+    return Split(train, np.flatnonzero(is_out), classes, len(present))

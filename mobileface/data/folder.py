@@ -1,0 +1,107 @@
+"""Image folders: one folder for each identity, aligned 112x112 crops inside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from mobileface.data.faces import UNLABELLED, hash_names_and_sizes
+from mobileface.data.images import MAX_BYTES
+from mobileface.errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+MAX_LIST_BYTES = 1 << 28
+
+
+class FolderFaces:
+    """`folder/IDENTITY/…/image.jpg` as a FaceSource; the first folder is the identity.
+
+    include / exclude: list files whose first column (up to a tab) is an identity or an image path inside the
+    folder; `exclude` is applied after `include`. labelled=False: identities are not trusted (tracks of several
+    people), every image is UNLABELLED.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        include: Path | None = None,
+        exclude: Path | None = None,
+        labelled: bool = True,
+    ) -> None:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: is not a folder; wanted one folder for each identity, images inside")
+        found = sorted(_images(folder))
+        if not found:
+            raise InputError(f"{folder}: holds no image in a folder of its own; wanted IDENTITY/image.jpg")
+        kept = _chosen(found, include, exclude, folder)
+        self.name = folder.name
+        self.folder = folder
+        self.paths = [path for path, _ in kept]
+        self.sizes = [size for _, size in kept]
+        owners = [path.split("/", 1)[0] for path in self.paths]
+        self.identities = sorted(set(owners)) if labelled else []
+        number = {identity: i for i, identity in enumerate(self.identities)}
+        labels = [number[o] for o in owners] if labelled else [UNLABELLED] * len(owners)
+        self.labels = np.array(labels, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, i: int) -> bytes:
+        """The file's bytes; at most one more than `images.MAX_BYTES`, so that decoding refuses a larger one."""
+        with (self.folder / self.paths[i]).open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+
+    def key(self, i: int) -> str:
+        """Path inside the folder, the folder's name before it."""
+        return f"{self.name}/{self.paths[i]}"
+
+    def fingerprint(self) -> str:
+        """SHA-256 over sorted names and sizes."""
+        return hash_names_and_sizes(zip(self.paths, self.sizes, strict=True))
+
+
+def _images(folder: Path) -> Iterator[tuple[str, int]]:
+    """(path inside the folder, bytes) of each image that lies in a folder of its own."""
+    for top, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(top).relative_to(folder)
+        if inside == Path():
+            continue
+        for name in files:
+            if name.lower().endswith(SUFFIXES):
+                yield str(PurePosixPath(inside) / name), (Path(top) / name).stat().st_size
+
+
+def _chosen(
+    found: list[tuple[str, int]], include: Path | None, exclude: Path | None, folder: Path
+) -> list[tuple[str, int]]:
+    wanted = read_names(include) if include else None
+    refused = read_names(exclude) if exclude else frozenset()
+
+    def listed(path: str, names: frozenset[str]) -> bool:
+        return path in names or path.split("/", 1)[0] in names
+
+    kept = [
+        (path, size)
+        for path, size in found
+        if (wanted is None or listed(path, wanted)) and not listed(path, refused)
+    ]
+    if not kept:
+        lists = " and ".join(str(p) for p in (include, exclude) if p)
+        raise InputError(f"{folder}: no image of {len(found)} is left by {lists}; wanted paths or identities in it")
+    return kept
+
+
+def read_names(file: Path) -> frozenset[str]:
+    """First column (up to a tab) of each line of a list file; blank lines and lines with # are left out."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such list file; wanted one path or identity a line")
+    if file.stat().st_size > MAX_LIST_BYTES:
+        raise InputError(f"{file}: is larger than {MAX_LIST_BYTES} bytes; not a list of names")
+    text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    names = (line.split("\t", 1)[0].strip() for line in text.splitlines())
+    return frozenset(name for name in names if name and not name.startswith("#"))

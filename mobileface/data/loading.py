@@ -1,0 +1,117 @@
+"""Batches of training images. Every choice is a function of (seed, position in the stream of samples)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mobileface.data.augment import apply, generator
+from mobileface.data.faceset import FaceSet
+from mobileface.data.images import SIZE, BadImage, decode
+from mobileface.errors import InputError
+
+SAMPLER_STREAM, AUGMENT_STREAM = 1, 2
+Steps = Sequence[tuple[str, float, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: uint8 RGB (B, 112, 112, 3); index: (B,) int64 into the face set; skipped: names of bad images."""
+
+    images: Tensor
+    index: Tensor
+    skipped: list[str]
+
+
+def stream_seed(seed: int, phase: int, stream: int) -> int:
+    """One 64-bit key for each (seed, phase, purpose)."""
+    return int(np.random.SeedSequence([seed, phase, stream]).generate_state(1, np.uint64)[0])
+
+
+class PlainSampler:
+    """Position in the stream -> image: a new permutation of all images in each epoch."""
+
+    def __init__(self, train: NDArray[np.int64], seed: int) -> None:
+        self.train, self.seed = train, seed
+        self._epoch, self._order = -1, train
+
+    def __call__(self, position: int) -> int:
+        epoch, place = divmod(position, len(self.train))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, generator(self.seed, epoch).permutation(self.train)
+        return int(self._order[place])
+
+
+class FaceStream(torch.utils.data.Dataset[Batch]):
+    """Positions -> a Batch: read, decode, augment. A bad image gives way to the next of the stream's epoch."""
+
+    def __init__(self, faces: FaceSet, train: NDArray[np.int64], steps: Steps, seed: int, phase: int) -> None:
+        self.faces, self.steps = faces, steps
+        self.train = train
+        self.sampler = PlainSampler(train, stream_seed(seed, phase, SAMPLER_STREAM))
+        self.augment_seed = stream_seed(seed, phase, AUGMENT_STREAM)
+
+    def __getitems__(self, positions: list[int]) -> Batch:
+        cv2.setNumThreads(0)  # workers are the parallelism
+        images = np.empty((len(positions), SIZE, SIZE, 3), np.uint8)
+        index = np.empty(len(positions), np.int64)
+        skipped: list[str] = []
+        for row, position in enumerate(positions):
+            image, index[row] = self._load(position, skipped)
+            if self.steps:
+                image = apply(image, self.steps, generator(self.augment_seed, position))
+            images[row] = image
+        return Batch(torch.from_numpy(images), torch.from_numpy(index), skipped)
+
+    def _load(self, position: int, skipped: list[str]) -> tuple[NDArray[np.uint8], int]:
+        """The image at `position`, or the first good one behind it in the set's own order."""
+        first = self.sampler(position)
+        start = int(np.searchsorted(self.train, first))
+        for step in range(len(self.train)):
+            i = int(self.train[(start + step) % len(self.train)])
+            try:
+                return decode(self.faces.read(i), self.faces.key(i)), i
+            except BadImage as error:
+                skipped.append(str(error))
+        raise InputError(f"none of the {len(self.train)} training images can be used; the last: {skipped[-1]}")
+
+
+class _Positions(torch.utils.data.Sampler[list[int]]):
+    def __init__(self, start: int, stop: int, batch: int) -> None:
+        self.start, self.stop, self.batch = start, stop, batch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for first in range(self.start, self.stop, self.batch):
+            yield list(range(first, first + self.batch))
+
+    def __len__(self) -> int:
+        return len(range(self.start, self.stop, self.batch))
+
+
+def batches(stream: FaceStream, start: int, stop: int, batch: int, workers: int) -> Iterator[Batch]:
+    """Batches of positions start, start + batch, ... up to `stop`; each is full. Nothing depends on `workers`."""
+    loader = torch.utils.data.DataLoader(
+        stream,
+        batch_sampler=_Positions(start, stop, batch),
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return iter(loader)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def default_workers() -> int:
+    """Loading processes: one core is left to the training step, at most eight are of use."""
+    return max(1, min(8, (os.cpu_count() or 2) - 1))

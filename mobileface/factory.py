@@ -1,0 +1,257 @@
+"""The main flow: plan -> budget -> training -> evaluation -> export -> parity -> report.
+
+With `cli`, the only file of this package that imports `search` and `export`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from rich.console import Console
+
+from mobileface.arch import Arch, arch_from_dict
+from mobileface.card import describe_data, describe_teacher, versions
+from mobileface.data.faces import FaceSource
+from mobileface.data.faceset import FaceSet
+from mobileface.data.folder import FolderFaces
+from mobileface.data.images import decode
+from mobileface.data.pairs import open_pairs
+from mobileface.data.recordio import RecordFaces
+from mobileface.embedders.contract import Embedder, InputContract
+from mobileface.embedders.opening import open_embedder
+from mobileface.errors import InputError
+from mobileface.evaluation.verification import evaluate, file_name, write_verification
+from mobileface.files import atomic_path, cache_folder, write_json
+from mobileface.training.plan import Plan, Source, Synthetic, Teacher, read_plan
+from mobileface.zoo import find_arch
+from search.budget import find_budget, judge, per_stage, require_fits
+
+PARITY_IMAGES = 32
+
+
+def make(recipe: Path, data: Path | None, out: Path | None, overrides: list[str], console: Console) -> Path:
+    """Everything, from a recipe to a report; returns the report's path. Stations that are done are not redone."""
+    plan, run = train_recipe(recipe, data, out, overrides, console)
+    root = data_root(plan)
+    sets = [_resolved(spec, root) for spec in plan.evaluate]
+    results = [judge_model(run, run, spec, root, console) for spec in sets]
+    for entry in export_run_folder(run, plan, console) if plan.export.formats else []:
+        file = run / "export" / entry["file"]
+        results += [judge_model(run, file, spec, root, console) for spec in sets]
+    return finish_report(run, results)
+
+
+def train_recipe(
+    recipe: Path, data: Path | None, out: Path | None, overrides: list[str], console: Console
+) -> tuple[Plan, Path]:
+    """Budget check, data, teacher, training and card; returns the plan and its run folder."""
+    if data is not None:
+        overrides = [*overrides, f"data.root={json.dumps(os.fspath(data))}"]
+    plan = read_plan(recipe, overrides)
+    arch = find_plan_arch(plan)
+    verdict = budget_verdict(plan, arch)
+    run = out or Path("runs") / plan.name
+    open_run_folder(run, plan, arch)
+    if plan.data.synthetic:
+        write_synthetic_once(plan.data.synthetic, data_root(plan), console)
+    faces = open_faces(plan)
+    console.print(
+        f"{plan.name}: {arch.name} ({verdict['flops_lfrc'] / 1e6:.1f} MFLOPs by the lfrc rule, "
+        f"{verdict['size_mib']:.2f} MiB), {len(faces):,} images of {faces.num_identities:,} identities, in {run}",
+        highlight=False,
+    )
+    teacher, targets = teach(plan, faces, console)
+    from mobileface.training.loop import train
+
+    facts = train(plan, arch, run, faces, targets, console)
+    card = {
+        "name": plan.name,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "arch": arch.to_dict(),
+        "budget": {**verdict, "per_stage": per_stage(arch)},
+        "data": describe_data(faces, plan.data.licence, facts["skipped"]),
+        "teacher": describe_teacher(teacher),
+        "training": facts,
+        "versions": versions(),
+        "results": [],
+    }
+    write_json(run / "card.json", card)
+    return plan, run
+
+
+def find_plan_arch(plan: Plan) -> Arch:
+    """The architecture that a plan names or holds."""
+    return find_arch(plan.arch) if isinstance(plan.arch, str) else arch_from_dict({"name": plan.name, **plan.arch})
+
+
+def budget_verdict(plan: Plan, arch: Arch) -> dict[str, Any]:
+    """`search.budget`'s verdict; over budget is a CheckFailed, before anything was spent."""
+    if plan.budget is None:
+        return judge(arch, None)
+    budget = plan.budget if isinstance(plan.budget, str) else plan.budget.model_dump()
+    return require_fits(arch, find_budget(budget))
+
+
+def open_run_folder(run: Path, plan: Plan, arch: Arch) -> None:
+    """Make the folder, or go on in one that holds the same plan; another plan's folder is refused."""
+    text = plan.to_yaml()
+    kept = run / "plan.yaml"
+    if kept.exists():
+        before = read_plan(kept).to_yaml()
+        if before != text:
+            raise InputError(f"{run}: holds a run of another plan ({_difference(before, text)}); give another --out")
+    elif run.exists() and any(run.iterdir()):
+        raise InputError(f"{run}: is not empty and holds no plan.yaml; give another --out")
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(run / "arch.json", arch.to_dict())
+    with atomic_path(kept) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _difference(before: str, now: str) -> str:
+    """The first line in which two plans differ."""
+    pairs = zip(_flat(yaml.safe_load(before)), _flat(yaml.safe_load(now)), strict=False)
+    return next((f"{old} there, {new} here" for old, new in pairs if old != new), "a shorter or longer one")
+
+
+def _flat(value: Any, key: str = "") -> list[str]:
+    if isinstance(value, dict):
+        return [line for k, v in value.items() for line in _flat(v, f"{key}.{k}" if key else str(k))]
+    if isinstance(value, list):
+        return [line for i, v in enumerate(value) for line in _flat(v, f"{key}.{i}")]
+    return [f"{key}={value}"]
+
+
+# -- data
+
+
+def data_root(plan: Plan) -> Path:
+    """Where the plan's paths begin; synthetic sets without a root of their own lie in the user's cache."""
+    if plan.data.synthetic and plan.data.root == ".":
+        key = json.dumps(plan.data.synthetic.model_dump(), sort_keys=True)
+        return cache_folder() / "synthetic" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Path(plan.data.root)
+
+
+def write_synthetic_once(wanted: Synthetic, root: Path, console: Console) -> None:
+    """Write train.rec and held_out.bin under `root` unless they are there: all of them or nothing."""
+    if (root / "held_out.bin").exists():
+        return
+    from mobileface.data.synthetic import write_synthetic
+
+    console.print(f"writing {wanted.identities * wanted.images:,} synthetic faces to {root}", highlight=False)
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".synthetic") as folder:
+        write_synthetic(Path(folder), **wanted.model_dump())
+        for file in sorted(Path(folder).iterdir(), key=lambda path: path.name == "held_out.bin"):
+            shutil.move(file, root / file.name)  # the .bin last: it says that the set is whole
+
+
+def open_faces(plan: Plan) -> FaceSet:
+    """The plan's training sources as one set."""
+    return FaceSet([_open_source(source, data_root(plan)) for source in plan.data.train])
+
+
+def _open_source(source: Source, root: Path) -> FaceSource:
+    if source.rec is not None:
+        return RecordFaces(root / source.rec, cache_folder())
+    assert source.folder is not None  # the plan has checked it
+    include, exclude = (None if name is None else root / name for name in (source.include, source.exclude))
+    return FolderFaces(root / source.folder, include, exclude, source.labelled)
+
+
+def teach(plan: Plan, faces: FaceSet, console: Console) -> tuple[Embedder | None, NDArray[np.float32] | None]:
+    """The teacher and its embeddings of the training images; (None, None) without a teacher."""
+    if plan.teacher is None:
+        return None, None
+    from mobileface.training.teaching import teacher_targets
+
+    teacher = open_teacher(plan.teacher, data_root(plan))
+    arch = find_plan_arch(plan)
+    if teacher.dim != arch.embedding_dim:
+        raise InputError(
+            f"{teacher.path}: the teacher's embedding is {teacher.dim}-d, {arch.name}'s {arch.embedding_dim}-d; "
+            "wanted the same width (set embedding_dim of the architecture)"
+        )
+    with console.status("teacher") as status:
+        total = f"{len(faces):,}"
+        targets = teacher_targets(
+            teacher, faces, cache_folder(), lambda done: status.update(f"teacher: {done:,} of {total} images")
+        )
+    return teacher, targets
+
+
+def open_teacher(teacher: Teacher, root: Path) -> Embedder:
+    """The plan's teacher as an embedder."""
+    contract = teacher.contract and InputContract.from_dict(teacher.contract.model_dump())
+    return open_embedder(root / teacher.model, contract)
+
+
+# -- judging, export, report
+
+
+def _resolved(spec: str, root: Path) -> str:
+    """A set's name as it is; a file's path under the data root if it lies there."""
+    return os.fspath(root / spec) if (root / spec).is_file() else spec
+
+
+def judge_model(run: Path, model: Path, spec: str, root: Path, console: Console) -> dict[str, Any]:
+    """Evaluate the run's network or one of its exported files on one set; kept under run/evaluation.
+
+    A result that is there for the same weights is not computed again.
+    """
+    embedder = open_embedder(model)
+    pair_set = open_pairs(spec, root)
+    name = file_name(pair_set.name) + (model.suffix if model != run else "")
+    kept = run / "evaluation" / f"{name}.json"
+    if kept.exists():
+        result = json.loads(kept.read_text(encoding="utf-8"))
+        if (result["model_sha256"], result["data_sha256"]) == (embedder.sha256, pair_set.sha256):
+            return result
+    with console.status(f"judging {model.name} on {spec}"):
+        verification = evaluate(embedder, pair_set)
+    write_verification(verification, run / "evaluation", name)
+    result = verification.result
+    console.print(
+        f"{pair_set.name}: accuracy {result['accuracy']:.4f} +- {result['std']:.4f} ({model.name})", highlight=False
+    )
+    return result
+
+
+def export_run_folder(run: Path, plan: Plan, console: Console) -> list[dict[str, Any]]:
+    """Export to the plan's formats, each through the parity gate on images of the training set."""
+    from export.run import export_run
+
+    faces = open_faces(plan)
+    chosen = np.linspace(0, len(faces) - 1, min(PARITY_IMAGES, len(faces))).astype(int)
+    images = np.stack([decode(faces.read(int(i)), faces.key(int(i))) for i in chosen])
+    budget = plan.budget and find_budget(plan.budget if isinstance(plan.budget, str) else plan.budget.model_dump())
+    with console.status("export"):
+        entries = export_run(run, plan.export.formats, images, max_size_mib=budget.max_size_mib if budget else None)
+    for entry in entries:
+        console.print(
+            f"export: {entry['file']}, {entry['bytes'] / (1 << 20):.2f} MiB, equal to the network to "
+            f"{entry['parity']['max_abs']:.1e}",
+            highlight=False,
+        )
+    return entries
+
+
+def finish_report(run: Path, results: list[dict[str, Any]]) -> Path:
+    """Put the results into the card and write report.html."""
+    from mobileface.report.html import write_report
+
+    card = json.loads((run / "card.json").read_text(encoding="utf-8"))
+    card["results"] = [{key: r[key] for key in ("set", "accuracy", "std", "model")} for r in results]
+    write_json(run / "card.json", card)
+    return write_report(run)

@@ -1,0 +1,30 @@
+"""What one training step knows, as the terms see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One step's embeddings and targets.
+
+    embeddings: view name -> (B, D) float32, not normalised. labels: (B,) int64. teacher: (B, D) float32, unit
+    length, or None where the phase has no teacher.
+    """
+
+    embeddings: dict[str, Tensor]
+    labels: Tensor
+    teacher: Tensor | None = None
+
+    def unit(self, view: str) -> Tensor:
+        """(B, D) embeddings of length one."""
+        return F.normalize(self.embeddings[view])
+
+    def norms(self, view: str) -> Tensor:
+        """(B,) Euclidean lengths of the raw embeddings."""
+        return torch.linalg.vector_norm(self.embeddings[view], dim=1)

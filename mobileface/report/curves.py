@@ -1,0 +1,98 @@
+"""The training section: what the log says, as facts and curves."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from markupsafe import Markup
+
+from mobileface.report import plots, text
+from mobileface.report.read import Json, Log, dig, number, string
+from mobileface.report.sections import mapping
+
+
+def training(log: Log | None, card: Json) -> Json | None:
+    """Facts of the training and its curves by term."""
+    found = dig(card, "training")
+    if (log is None or not (log.steps or log.validations)) and not found:
+        return None
+    facts = [
+        ("images seen", text.count(number(found, "images_seen"))),
+        ("time", text.duration(number(found, "seconds"))),
+        ("device", string(found, "device")),
+        ("precision", string(found, "precision")),
+        ("torch.compile", on_off(dig(found, "compile"))),
+        ("torch threads", string(found, "torch_threads")),
+        ("steps in the log", text.count(log.rows) if log else None),
+        ("resumed", f"{log.resumed} ×" if log and log.resumed else None),
+        ("damaged log lines", f"{log.damaged}, left out" if log and log.damaged else None),
+    ]
+    return {
+        "facts": [(name, value) for name, value in facts if value not in (None, text.NONE)],
+        "plots": [*step_plots(log.steps), *validation_plots(log.validations)] if log else [],
+        "dropped": dropped(log.steps) if log else 0,
+    }
+
+
+def on_off(value: object) -> str | None:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else string(value)
+
+
+def dropped(steps: list[Json]) -> int:
+    """Kept rows with a loss or term that is no finite number; they cannot be drawn."""
+    values = ([row.get("loss", 0.0), *mapping(dig(row, "terms")).values()] for row in steps)
+    return sum(any(number(value) is None for value in one) for one in values)
+
+
+def step_plots(steps: list[Json]) -> list[Json]:
+    """Loss, each of its terms, learning rate and speed against the images seen."""
+    terms = list(dict.fromkeys(name for row in steps for name in mapping(dig(row, "terms"))))[:24]
+    wanted: list[tuple[str, str, tuple[str, ...], bool]] = [
+        ("Loss", "all terms, weighted and summed", ("loss",), True)
+    ]
+    wanted += [(f"Term {name}", "before its weight", ("terms", name), True) for name in terms]
+    wanted += [("Learning rate", "", ("lr",), False), ("Images a second", "", ("images_per_s",), True)]
+    made = []
+    for i, (title, note, keys, smooth) in enumerate(wanted):
+        points = [(number(row, "images"), number(row, *keys)) for row in steps]
+        drawn = [(x, y) for x, y in points if x is not None and y is not None]
+        if not drawn:
+            continue
+        x, y = zip(*drawn, strict=True)
+        first, middle, last = (text.significant(v) for v in (y[0], median(y), y[-1]))
+        notes = (note, f"median {middle}" if keys == ("images_per_s",) else f"first {first}, last {last}")
+        made.append(
+            {
+                "title": title,
+                "note": "; ".join(part for part in notes if part),
+                "alt": f"{title} against images seen: first {first}, median {middle}, last {last}",
+                "svg": Markup(plots.training_curve(f"step{i}", x, y, smooth)),
+                "legend": [],
+            }
+        )
+    return made
+
+
+def validation_plots(rows: list[Json]) -> list[Json]:
+    """Accuracy and area under the ROC on the held-out identities, as training went on."""
+    curves, legend, last = [], [], []
+    for name in ("accuracy", "auc"):
+        points = [(number(row, "images"), number(row, name)) for row in rows]
+        drawn = [(x, y) for x, y in points if x is not None and y is not None]
+        if drawn:
+            x, y = zip(*drawn, strict=True)
+            curves.append((x, y))
+            label = {"accuracy": "accuracy", "auc": "area under the ROC"}[name]
+            legend.append(label)
+            last.append(f"{label} {text.percent(y[-1])} at the end, best {text.percent(max(y))}")
+    if not curves:
+        return []
+    return [
+        {
+            "title": "Held-out people",
+            "note": "; ".join(last),
+            "alt": f"Validation against images seen: {'; '.join(last)}",
+            "svg": Markup(plots.validation_curve("validation", curves)),
+            "legend": legend,
+        }
+    ]

@@ -1,0 +1,70 @@
+"""Where and how a network is trained: device, precision, compilation."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mobileface.errors import InputError, one_line
+
+Network = Callable[[Tensor], Tensor]
+
+
+def pick_device() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pick_precision(wanted: str, device: torch.device) -> str:
+    """`auto` becomes bf16 where the hardware multiplies in it, else fp32."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # private in torch, absent in some releases
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which the network runs; losses run outside of it, in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def compiled(
+    network: nn.Module, wanted: str, batch: int, device: torch.device, precision: str, say: Callable[[str], None]
+) -> tuple[Network, bool]:
+    """The network as torch.compile gives it, or itself; second: whether it was compiled.
+
+    Compiles by one forward and backward on grey images, then restores weights and statistics. With `auto` a
+    failure (no C++ compiler) costs speed and one line; with `on` it is an InputError.
+    """
+    if wanted == "off":
+        return network, False
+    before = copy.deepcopy(network.state_dict())
+    faster = torch.compile(network)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about its own internals here
+            pixels = torch.full((batch, 112, 112, 3), 128, dtype=torch.uint8, device=device)
+            with autocast(device, precision):
+                out = faster(pixels.permute(0, 3, 1, 2).float())
+            out.float().sum().backward()
+        return faster, True
+    except Exception as error:  # whatever the compiler's tool chain throws
+        reason = one_line(error)[:200]
+        if wanted == "on":
+            raise InputError(f"compile: on, but torch.compile failed ({reason}); set compile: auto or off") from None
+        torch._dynamo.reset()
+        say(f"torch.compile is not available here, training goes on without it, slower ({reason})")
+        return network, False
+    finally:
+        network.load_state_dict(before)
+        network.zero_grad(set_to_none=True)

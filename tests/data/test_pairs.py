@@ -1,0 +1,297 @@
+"""Pair lists: the official formats on small trees, the KFold rule, and what a bad list ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mobileface.data.images import MAX_BYTES, encode
+from mobileface.data.lfw import read_lfw_pairs
+from mobileface.data.pairs import SETS, PairSet, contiguous_folds, open_pairs, select_folds
+from mobileface.data.verification_bin import write_bin
+from mobileface.errors import InputError
+
+LFW_LIST = """2\t2
+Ann\t1\t2
+Bob\t1\t12
+Ann\t2\tBob\t1
+Cid\t1\tAnn\t1
+Cid\t1\t2
+Cid\t2\t1
+Ann\t1\tDan\t1
+Dan\t1\tBob\t12
+"""
+LFW_IMAGES = ["Ann 1", "Ann 2", "Bob 1", "Bob 12", "Cid 1", "Cid 2", "Dan 1"]
+
+
+def image(seed: int) -> bytes:
+    return encode(np.full((112, 112, 3), seed % 256, np.uint8))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data root with a small LFW."""
+    (tmp_path / "lfw").mkdir()
+    (tmp_path / "lfw" / "pairs.txt").write_text(LFW_LIST)
+    for seed, entry in enumerate(LFW_IMAGES):
+        name, number = entry.split()
+        path = tmp_path / "lfw" / name / f"{name}_{int(number):04d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(image(seed))
+    return tmp_path
+
+
+def as_rows(pairs: PairSet) -> list[tuple[str, str, bool, int]]:
+    return [
+        (pairs.key(a), pairs.key(b), bool(same), int(fold))
+        for a, b, same, fold in zip(pairs.first, pairs.second, pairs.same, pairs.fold, strict=True)
+    ]
+
+
+def test_lfw_by_hand(root: Path) -> None:
+    pairs = open_pairs("lfw", root)
+    assert as_rows(pairs) == [
+        ("Ann/Ann_0001.jpg", "Ann/Ann_0002.jpg", True, 0),
+        ("Bob/Bob_0001.jpg", "Bob/Bob_0012.jpg", True, 0),
+        ("Ann/Ann_0002.jpg", "Bob/Bob_0001.jpg", False, 0),
+        ("Cid/Cid_0001.jpg", "Ann/Ann_0001.jpg", False, 0),
+        ("Cid/Cid_0001.jpg", "Cid/Cid_0002.jpg", True, 1),
+        ("Cid/Cid_0002.jpg", "Cid/Cid_0001.jpg", True, 1),
+        ("Ann/Ann_0001.jpg", "Dan/Dan_0001.jpg", False, 1),
+        ("Dan/Dan_0001.jpg", "Bob/Bob_0012.jpg", False, 1),
+    ]
+    assert pairs.name == "lfw"
+    assert pairs.identity is not None
+    assert pairs.identity.tolist() == [0, 0, 1, 1, 2, 2, 3]
+    assert pairs.read(0) == (root / "lfw/Ann/Ann_0001.jpg").read_bytes()
+
+
+def test_a_list_by_its_path_takes_images_of_its_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    official = open_pairs("lfw", root)
+    for spec in (str(root / "lfw" / "pairs.txt"), "lfw/pairs.txt"):
+        assert as_rows(open_pairs(spec, root)) == as_rows(official)
+    monkeypatch.chdir(root / "lfw")
+    assert open_pairs("pairs.txt", root / "elsewhere").name == "lfw"
+    (root / "lfw" / "mine.txt").write_text(LFW_LIST.replace("\t", " "))
+    assert as_rows(open_pairs("mine.txt", root)) == as_rows(official)
+
+
+def test_hash_is_over_list_and_contents(root: Path) -> None:
+    before = open_pairs("lfw", root).sha256
+    assert open_pairs("lfw", root).sha256 == before
+    (root / "lfw/Dan/Dan_0001.jpg").write_bytes(image(99))
+    content = open_pairs("lfw", root).sha256
+    (root / "lfw/pairs.txt").write_text(LFW_LIST.replace("Cid\t1\t2", "Cid\t1\t1"))
+    assert len({before, content, open_pairs("lfw", root).sha256}) == 3
+
+
+def write_cfp(root: Path, folds: int = 10) -> None:
+    """Folds of one person pair each: person p has frontal images 2p - 1, 2p and profile image p."""
+    protocol = root / "cfp" / "Protocol"
+    protocol.mkdir(parents=True)
+    frontal, profile = [], []
+    for person in range(1, folds + 1):
+        frontal += [f"../Data/Images/{person:03d}/frontal/{i:02d}.jpg" for i in (1, 2)]
+        profile.append(f"../Data/Images/{person:03d}/profile/01.jpg")
+    for name, paths in (("F", frontal), ("P", profile)):
+        lines = [f"{i} {path}" for i, path in enumerate(paths, start=1)]
+        (protocol / f"Pair_list_{name}.txt").write_text("\n".join(lines) + "\n")
+        for seed, path in enumerate(paths):
+            file = root / "cfp" / path.removeprefix("../Data/Images/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(image(seed))
+    for fold in range(1, folds + 1):
+        other = fold % folds + 1
+        splits = {
+            "FF": {"same": f"{2 * fold - 1},{2 * fold}", "diff": f"{2 * fold},{2 * other}"},
+            "FP": {"same": f"{2 * fold},{fold}", "diff": f"{2 * fold},{other}"},
+        }
+        for views, files in splits.items():
+            folder = protocol / "Split" / views / f"{fold:02d}"
+            folder.mkdir(parents=True)
+            for name, text in files.items():
+                (folder / f"{name}.txt").write_text(text + "\n")
+
+
+def test_cfp_by_hand(tmp_path: Path) -> None:
+    write_cfp(tmp_path)
+    frontal = as_rows(open_pairs("cfp-ff", tmp_path))
+    profile = as_rows(open_pairs("cfp-fp", tmp_path))
+    assert len(frontal) == len(profile) == 20
+    assert frontal[:2] == [
+        ("001/frontal/01.jpg", "001/frontal/02.jpg", True, 0),
+        ("001/frontal/02.jpg", "002/frontal/02.jpg", False, 0),
+    ]
+    assert profile[-2:] == [
+        ("010/frontal/02.jpg", "010/profile/01.jpg", True, 9),
+        ("010/frontal/02.jpg", "001/profile/01.jpg", False, 9),
+    ]
+    identity = open_pairs("cfp-fp", tmp_path).identity
+    assert identity is not None
+    assert identity.tolist() == np.repeat(np.arange(10), 2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        (
+            "Pair_list_F.txt",
+            "1 ../Data/Images/../../x.jpg",
+            r"Pair_list_F\.txt: line 1: '\.\.' is no plain name",
+        ),
+        (
+            "Pair_list_P.txt",
+            "1 /etc/passwd",
+            r"Pair_list_P\.txt: line 1 is .*wanted a number and a path below",
+        ),
+        ("Pair_list_P.txt", "2 ../Data/Images/001/profile/01.jpg", "line 1 has number 2, wanted 1"),
+        (
+            "Split/FP/03/diff.txt",
+            "1,2\n\n1 2",
+            r"03/diff\.txt: line 3 is '1 2', wanted two numbers with a comma",
+        ),
+        ("Split/FP/03/diff.txt", "0,1", "line 1 names image 0, wanted 1 to 20"),
+        ("Split/FP/03/diff.txt", "1,11", "line 1 names image 11, wanted 1 to 10"),
+        ("Split/FP/03/diff.txt", "1,-1", "line 1: '-1' is no whole number"),
+    ],
+)
+def test_bad_cfp_protocol(tmp_path: Path, file: str, text: str, message: str) -> None:
+    write_cfp(tmp_path)
+    (tmp_path / "cfp" / "Protocol" / file).write_text(text)
+    with pytest.raises(InputError, match=message):
+        open_pairs("cfp-fp", tmp_path)
+
+
+def test_folds_are_chosen_and_counted_anew(tmp_path: Path) -> None:
+    write_cfp(tmp_path)
+    whole = open_pairs("cfp-fp", tmp_path)
+    for spec, folds in (("cfp-fp:9-10", [8, 9]), ("cfp-fp:1,3", [0, 2]), ("cfp-fp:2-3,10", [1, 2, 9])):
+        part = open_pairs(spec, tmp_path)
+        wanted = [(a, b, same, folds.index(fold)) for a, b, same, fold in as_rows(whole) if fold in folds]
+        assert as_rows(part) == wanted
+        assert part.name == spec
+        assert sorted(part.keys) == sorted({key for row in wanted for key in row[:2]})
+        assert part.identity is not None
+        people = [key[:3] for key in part.keys]
+        assert np.unique(part.identity).size == len(set(people))
+        assert all(
+            (a == b) == (p == q) for (a, p), (b, q) in pairwise(zip(people, part.identity, strict=True))
+        )
+    assert part.sha256 != whole.sha256
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("cfp-fp:11", "asks for fold 11, wanted 1 to 10"),
+        ("cfp-fp:0-2", "asks for fold 0, wanted 1 to 10"),
+        ("cfp-fp:4", "cfp-fp:4: holds one fold, wanted two or more"),
+        ("cfp-fp:5-3", "'5-3' names no folds"),
+        ("cfp-fp:1,,2", "'1,,2' names no folds"),
+        ("cfp_fp", r"'cfp_fp' is no known pair set \(did you mean 'cfp-fp'\?\), wanted lfw, cfp-fp, cfp-ff"),
+        ("gone.bin", "gone.bin: not found, neither here nor in"),
+        ("lfw", r"lfw/pairs\.txt: not found, wanted a list of pairs"),
+    ],
+)
+def test_bad_specs(tmp_path: Path, spec: str, message: str) -> None:
+    write_cfp(tmp_path)
+    with pytest.raises(InputError, match=message):
+        open_pairs(spec, tmp_path)
+
+
+def test_every_known_set_without_its_folder_is_named(tmp_path: Path) -> None:
+    assert SETS
+    for name in SETS:
+        with pytest.raises(InputError, match="not found, wanted a list of pairs"):
+            open_pairs(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1 is '', wanted two numbers"),
+        ("500\nAnn\t1\t2\n", "line 1 is '500', wanted two numbers"),
+        ("1\t1\nAnn\t1\t2\nAnn\t1\tBob\t1\n", "says 1 folds of 1, wanted at least 2"),
+        (LFW_LIST.replace("Dan\t1\tBob\t12\n", ""), "holds 7 pairs, wanted 8"),
+        (LFW_LIST + "Ann\t1\t2\n", "holds 9 pairs, wanted 8"),
+        (LFW_LIST.replace("Cid\t1\t2", "Cid\tone\t2"), "line 6: 'one' is no whole number"),
+        (LFW_LIST.replace("Cid\t1\t2", "Cid\t1"), "line 6 is .* wanted NAME, i, j"),
+        (LFW_LIST.replace("Cid\t1\t2", "..\t1\t2"), r"line 6: '\.\.' is no plain name"),
+        (LFW_LIST.replace("Cid\t1\t2", "a/../../b\t1\t2"), "line 6: .* is no plain name"),
+    ],
+)
+def test_bad_lfw_lists(root: Path, text: str, message: str) -> None:
+    (root / "lfw" / "pairs.txt").write_text(text)
+    with pytest.raises(InputError, match=message):
+        open_pairs("lfw", root)
+
+
+def test_missing_images_are_counted_and_the_first_is_named(root: Path) -> None:
+    for name in ("Bob/Bob_0012.jpg", "Dan/Dan_0001.jpg"):
+        (root / "lfw" / name).unlink()
+    with pytest.raises(InputError, match=r"Bob_0012\.jpg: not found; lfw misses 2 of its 7 images"):
+        open_pairs("lfw", root)
+
+
+def test_no_more_of_a_file_is_read_than_an_image_may_have(root: Path) -> None:
+    (root / "lfw/Ann/Ann_0001.jpg").write_bytes(bytes(MAX_BYTES + 5000))
+    assert len(open_pairs("lfw", root).read(0)) == MAX_BYTES + 1
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200) | st.text(alphabet="0123456789\t\n Ann../", max_size=80).map(str.encode))
+def test_no_list_ends_in_anything_but_pairs_or_an_input_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "pairs.txt"
+    path.write_bytes(content)
+    try:
+        pairs = read_lfw_pairs(path)
+    except InputError:
+        return
+    assert all(".." not in Path(image).parts for pair in pairs for image in pair[:2])
+
+
+def slow_k_fold(pairs: int, folds: int) -> Iterator[int]:
+    """scikit-learn's KFold: n // k each, the first n % k folds one more."""
+    left = pairs
+    for k in range(folds):
+        size = -(-left // (folds - k))  # what is left, shared out, rounded up
+        yield from [k] * size
+        left -= size
+
+
+@given(st.integers(2, 400), st.integers(2, 12))
+def test_contiguous_folds_are_sklearns(pairs: int, folds: int) -> None:
+    found = contiguous_folds(pairs, folds)
+    assert found.tolist() == list(slow_k_fold(pairs, min(folds, pairs)))
+
+
+def test_bin_file(tmp_path: Path) -> None:
+    contents = [(image(2 * i), image(2 * i + 1), i % 2 == 0) for i in range(23)]
+    write_bin(tmp_path / "held_out.bin", contents)
+    pairs = open_pairs("held_out.bin", tmp_path)
+    assert (pairs.name, pairs.identity) == ("held_out", None)
+    assert np.bincount(pairs.fold).tolist() == [3, 3, 3, 2, 2, 2, 2, 2, 2, 2]
+    for i, (a, b, same) in enumerate(contents):
+        assert (pairs.read(int(pairs.first[i])), pairs.read(int(pairs.second[i]))) == (a, b)
+        assert pairs.same[i] == same
+    assert pairs.key(5) == "pair 3, second image"
+    write_bin(tmp_path / "copy.bin", contents)
+    write_bin(tmp_path / "other.bin", [*contents[:-1], (image(0), image(0), True)])
+    assert pairs.sha256 == open_pairs("copy.bin", tmp_path).sha256
+    assert pairs.sha256 != open_pairs("other.bin", tmp_path).sha256
+    part = select_folds(pairs, [0, 9], "part")
+    assert [part.read(int(i)) for i in part.first] == [a for a, _, _ in (*contents[:3], *contents[21:])]
+
+
+def test_pairs_of_one_kind_are_refused(tmp_path: Path) -> None:
+    write_bin(tmp_path / "same.bin", [(image(i), image(i), True) for i in range(12)])
+    with pytest.raises(
+        InputError, match="same: holds 12 pairs of one person and 0 of two, wanted at least one"
+    ):
+        open_pairs("same.bin", tmp_path)
