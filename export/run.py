@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
-import platform
 import re
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import mobileface
 from export.parity import TOLERANCES, gate
 from export.to_onnx import OPSET, export_onnx
 from mobileface.arch import load_arch
+from mobileface.card import versions
 from mobileface.data.align import TEMPLATE
 from mobileface.embedders.contract import InputContract
 from mobileface.embedders.network import WEIGHTS, NetworkEmbedder, load_network
@@ -76,7 +74,8 @@ def _export(
     record = file.with_name(f"{kind}.json")
     try:
         with atomic_path(file) as unproven:
-            candidate = EXPORTERS[kind](reference.network, unproven, metadata)
+            network = copy.deepcopy(reference.network)  # so that no exporter can change what it is held to
+            candidate = EXPORTERS[kind](network, unproven, metadata)
             report = gate(reference, candidate, images, TOLERANCES[PRECISION], file.name)
             _check_size(unproven, file.name, limit)
     except CheckFailed:
@@ -110,17 +109,9 @@ def file_metadata(run: Path, card: dict[str, Any], plan: Plan | None, weights: s
         "mobileface.data_sha256": string(card, "data", "sha256"),
         "mobileface.data_licence": string(card, "data", "licence") or (plan.data.licence if plan else None),
         "mobileface.weights_licence": string(card, "licence"),
-        "mobileface.versions": json.dumps(_versions()),
+        "mobileface.versions": json.dumps(versions()),
     }
     return {key: text or NOT_STATED for key, text in texts.items()}
-
-
-def _versions() -> dict[str, str]:
-    found = {"mobileface": mobileface.__version__, "python": platform.python_version()}
-    for package in ("torch", "onnx", "onnxscript", "onnxruntime"):
-        with suppress(PackageNotFoundError):  # the exporter says what is missing
-            found[package] = version(package)
-    return found
 
 
 def _file_name(run: Path, plan: Plan | None) -> str:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mobileface.errors import InputError, nearest
+from mobileface.plain_yaml import read_yaml
 
 INPUT_SIZE = 112  # px; side of the aligned RGB crop
 ACTIVATIONS = ("prelu", "leaky_relu", "hard_swish")
 SE_REDUCTION = 16  # the paper's FLOPs pin it down to 14..17; see docs/papers.md
-MAX_CHANNELS, MAX_DEPTH, MAX_STAGES = 8192, 512, 64  # bounds on files from outside
+MAX_CHANNELS, MAX_DEPTH, MAX_STAGES, MAX_NAME = 8192, 512, 64, 100  # bounds on files from outside
 MAX_FILE_BYTES = 1 << 20
 
 
@@ -107,6 +108,8 @@ class Arch:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
+        if not (isinstance(self.name, str) and 0 < len(self.name) <= MAX_NAME and self.name.isprintable()):
+            raise InputError(f"name is {_shown(self.name)}, wanted 1 to {MAX_NAME} printable characters")
         for name in ("stem", "head", "embedding_dim"):
             _whole(name, getattr(self, name), 1, MAX_CHANNELS)
         _one_of("activation", self.activation, ACTIVATIONS)
@@ -123,8 +126,8 @@ class Arch:
         for s, stage in enumerate(self.stages):
             prefix, block = f"stages.{s}", 0
             for hidden, stride, repeat, inputs in _runs(stage, channels):
-                grid = _half(grid) if stride == 2 else grid
                 layers = bottleneck(inputs, hidden, stage.width, grid, stage.kernel, stride, stage.se, act)
+                grid = _half(grid) if stride == 2 else grid
                 residual = stride == 1 and inputs == stage.width
                 yield Block(prefix, prefix, block, repeat, residual, layers)
                 block += repeat
@@ -153,38 +156,44 @@ def conv_unit(
     groups: int,
     act: str | None,
     padding: int | None = None,
+    unit: str = "",
 ) -> tuple[Layer, ...]:
-    """Convolution without bias ("same" padding unless told), batch norm and, unless linear, the activation."""
+    """Convolution without bias ("same" padding unless told), batch norm and, unless linear, the activation.
+
+    `unit` stands before the names, as in `expand.`conv.
+    """
     padding = kernel // 2 if padding is None else padding
-    conv = Layer("conv", "conv", inputs, outputs, grid, kernel, stride, groups, padding=padding)
-    norm = Layer("bn", "batch_norm", outputs, outputs, grid)
-    return (conv, norm) if act is None else (conv, norm, Layer("act", act, outputs, outputs, grid))
+    conv = Layer(f"{unit}conv", "conv", inputs, outputs, grid, kernel, stride, groups, padding=padding)
+    norm = Layer(f"{unit}bn", "batch_norm", outputs, outputs, grid)
+    return (conv, norm) if act is None else (conv, norm, Layer(f"{unit}act", act, outputs, outputs, grid))
+
+
+def bottleneck(
+    inputs: int, hidden: int, width: int, before: int, kernel: int, stride: int, se: bool, act: str
+) -> tuple[Layer, ...]:
+    """1x1 expansion, depthwise, linear 1x1 projection and SE on its output (Fig. 2 c, d).
+
+    before: side of the input map, px, on which the expansion works.
+    """
+    grid = _half(before) if stride == 2 else before
+    return (
+        *conv_unit(inputs, hidden, before, 1, 1, 1, act, unit="expand."),
+        *conv_unit(hidden, hidden, grid, kernel, stride, hidden, act, unit="depthwise."),
+        *conv_unit(hidden, width, grid, 1, 1, 1, None, unit="project."),
+        *(squeeze_excitation(width, act) if se else ()),
+    )
 
 
 @lru_cache(maxsize=1 << 16)
-def bottleneck(
-    inputs: int, hidden: int, width: int, grid: int, kernel: int, stride: int, se: bool, act: str
-) -> tuple[Layer, ...]:
-    """1x1 expansion, depthwise, linear 1x1 projection and SE on its output (Fig. 2 c, d)."""
-    before = grid * stride  # only its product with the stride matters; the walk halves rounding up
-    units = {
-        "expand": conv_unit(inputs, hidden, before, 1, 1, 1, act),
-        "depthwise": conv_unit(hidden, hidden, grid, kernel, stride, hidden, act),
-        "project": conv_unit(hidden, width, grid, 1, 1, 1, None),
-        "se": squeeze_excitation(width, act) if se else (),
-    }
-    return tuple(layer._replace(name=f"{unit}.{layer.name}") for unit, ls in units.items() for layer in ls)
-
-
 def squeeze_excitation(width: int, act: str) -> tuple[Layer, ...]:
     """Global mean, two 1x1 convolutions with bias, sigmoid gate. The inner activation is our choice."""
     inner = max(1, width // SE_REDUCTION)
     return (
-        Layer("pool", "pool", width, width, 1),
-        Layer("reduce", "conv", width, inner, 1, bias=True),
-        Layer("act", act, inner, inner, 1),
-        Layer("expand", "conv", inner, width, 1, bias=True),
-        Layer("gate", "sigmoid", width, width, 1),
+        Layer("se.pool", "pool", width, width, 1),
+        Layer("se.reduce", "conv", width, inner, 1, bias=True),
+        Layer("se.act", act, inner, inner, 1),
+        Layer("se.expand", "conv", inner, width, 1, bias=True),
+        Layer("se.gate", "sigmoid", width, width, 1),
     )
 
 
@@ -213,7 +222,7 @@ def arch_from_dict(data: Any, source: str = "arch") -> Arch:
     data = dict(data)
     family = data.pop("family", FAMILY)
     if family != FAMILY:
-        raise InputError(f"{source}: family {family!r} is not known; known: {FAMILY}")
+        raise InputError(f"{source}: family {_shown(family)} is not known; known: {FAMILY}")
     stages = data.get("stages")
     if not isinstance(stages, list | tuple):
         raise InputError(f"{source}: stages is {type(stages).__name__}, wanted a list of rows")
@@ -234,18 +243,9 @@ def load_arch(path: Path) -> Arch:
         raise InputError(f"{file}: is larger than {MAX_FILE_BYTES} bytes; not an architecture")
     try:
         text = file.read_text(encoding="utf-8")
-        if file.suffix == ".json":
-            data = json.loads(text)
-        else:
-            import yaml
-
-            data = yaml.safe_load(text)
+        data = json.loads(text) if file.suffix == ".json" else read_yaml(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read as an architecture ({error})") from None
-    except Exception as error:
-        if type(error).__module__.startswith("yaml"):
-            raise InputError(f"{file}: is not YAML ({error})") from None
-        raise
     if isinstance(data, dict):
         data.setdefault("name", file.stem)
     return arch_from_dict(data, str(file))
@@ -258,7 +258,8 @@ def _known(kind: type, data: Any, where: str) -> dict[str, Any]:
     names = [field.name for field in fields(kind)]
     for key in data:
         if key not in names:
-            raise InputError(f"{where}: unknown key {key!r}{nearest(str(key), names)}; known: {', '.join(names)}")
+            hint = nearest(key[:MAX_NAME], names) if isinstance(key, str) else ""
+            raise InputError(f"{where}: unknown key {_shown(key)}{hint}; known: {', '.join(names)}")
     required = [f.name for f in fields(kind) if f.default is f.default_factory]  # both MISSING
     if missing := [name for name in required if name not in data]:
         raise InputError(f"{where}: {missing[0]!r} is missing")
@@ -267,9 +268,18 @@ def _known(kind: type, data: Any, where: str) -> dict[str, Any]:
 
 def _whole(name: str, value: Any, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InputError(f"{name} is {value!r}, wanted a whole number from {least} to {most}")
+        raise InputError(f"{name} is {_shown(value)}, wanted a whole number from {least} to {most}")
 
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if not any(value is a or (value == a and type(value) is type(a)) for a in allowed):
-        raise InputError(f"{name} is {value!r}, wanted one of {', '.join(map(str, allowed))}")
+        raise InputError(f"{name} is {_shown(value)}, wanted one of {', '.join(map(str, allowed))}")
+
+
+def _shown(value: Any) -> str:
+    """A value from outside as an error's text shows it: short, whatever it is."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
+    if value is None or isinstance(value, int | float | str):
+        return repr(value[:MAX_NAME]) + " …" if isinstance(value, str) and len(value) > MAX_NAME else repr(value)
+    return f"a {type(value).__name__}"

@@ -10,7 +10,8 @@ from typing import Any
 from mobileface.data.faceset import FaceSet
 from mobileface.embedders.contract import Embedder
 
-LIBRARIES = ("mobileface", "torch", "numpy", "opencv-python-headless", "safetensors", "onnx", "onnxruntime")
+LIBRARIES = ("mobileface", "torch", "numpy", "opencv-python-headless", "safetensors")
+LIBRARIES += ("onnx", "onnxscript", "onnxruntime")
 
 
 def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:

@@ -82,4 +82,9 @@ def one_line(error: BaseException) -> str:
         text = f"{error.strerror}{name}"
     else:
         text = str(error) or type(error).__name__
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    return visible(" ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    """`text` with control characters and bytes that are no text as escapes: safe to print anywhere."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

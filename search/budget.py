@@ -15,7 +15,7 @@ import typer
 from mobileface.arch import Arch
 from mobileface.errors import CheckFailed, InputError, exit_code, guarded, nearest
 from mobileface.zoo import find_arch
-from search.cost import RULES, Cost, cost, cost_by_stage
+from search.cost import RULES, cost, cost_by_stage
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,15 @@ def verify(arch: Arch) -> int:
 def _excess(verdict: dict[str, Any]) -> str:
     budget = verdict["budget"]
     used = {
-        "flops": f"{_used_flops(verdict) / 1e6:.1f} M {_unit(verdict)}, allowed {(budget['max_flops'] or 0) / 1e6:.1f} M",
+        "flops": f"{_millions(_used_flops(verdict))} {_unit(verdict)}, allowed {_millions(budget['max_flops'] or 0)}",
         "size_mib": f"{verdict['size_mib']:.2f} MiB, allowed {budget['max_size_mib']} MiB",
         "dim": f"{verdict['embedding_dim']}-d, allowed {budget['max_dim']}-d",
     }
     return "; ".join(f"{used[key]} ({times:.2f} times)" for key, times in verdict["over"].items())
+
+
+def _millions(count: float) -> str:
+    return f"{count / 1e6:.1f} M"
 
 
 def _used_flops(verdict: dict[str, Any]) -> int:
@@ -144,7 +148,7 @@ def _text(verdict: dict[str, Any], rows: list[dict[str, Any]] | None) -> str:
     size = ", ".join(f"{k} {v / (1 << 20):.2f}" for k, v in verdict["bytes"].items())
     lines = [
         f"{verdict['arch']}: {verdict['flops_lfrc'] / 1e6:.1f} MFLOPs (lfrc rule), {verdict['macs'] / 1e6:.1f} MMACs",
-        f"  {verdict['params'] / 1e6:.3f} M parameters, {verdict['size_mib']:.2f} MiB (float32 with running statistics)",
+        f"  {verdict['params'] / 1e6:.3f} M parameters, {verdict['size_mib']:.2f} MiB (fp32 with running statistics)",
         f"  exported weights in MiB: {size}; embedding {verdict['embedding_dim']}-d",
     ]
     if rows:
@@ -180,6 +184,8 @@ def report(
         if budget and custom.limited():
             raise InputError("--budget and --max-… are both given; name a budget or give limits, not both")
         limits = find_budget(budget) if budget else (custom if custom.limited() else None)
+        if limits and limits.rule != rule:
+            raise InputError(f"--rule {rule} and --budget {budget}, which counts by {limits.rule}; leave --rule out")
         subject = find_arch(arch)
         verdict = judge(subject, limits, rule)
         rows = per_stage(subject) if per_layer else None

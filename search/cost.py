@@ -55,6 +55,7 @@ class Cost:
         return {"lfrc": self.flops_lfrc, "macs": self.macs}[rule]
 
 
+@lru_cache(maxsize=1 << 16)
 def layer_cost(layer: Layer) -> Cost:
     """The cost of one layer; layers that neither rule counts still have parameters."""
     if layer.kind == "conv":

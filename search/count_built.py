@@ -7,12 +7,12 @@ import warnings
 from typing import Any
 
 from mobileface.arch import INPUT_SIZE, Arch
+from mobileface.errors import InputError
 
 
 def fvcore_macs(arch: Arch) -> int:
     """MACs that fvcore counts with batch norm, pooling and element-wise operators off (extra `search`)."""
     import torch
-    from fvcore.nn import FlopCountAnalysis
 
     from mobileface.models import build
 
@@ -21,7 +21,11 @@ def fvcore_macs(arch: Arch) -> int:
 
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fvcore traces with torch.jit, which torch calls deprecated
+        warnings.simplefilter("ignore")  # fvcore uses torch.jit, which torch calls deprecated
+        try:
+            from fvcore.nn import FlopCountAnalysis
+        except ImportError:
+            raise InputError("--verify: fvcore is missing, wanted: pip install 'mobileface[search]'") from None
         net = build(arch).eval()
         counter = FlopCountAnalysis(net, torch.zeros(1, 3, INPUT_SIZE, INPUT_SIZE))
         for name in ("batch_norm", "adaptive_avg_pool2d", "mean"):

@@ -58,7 +58,7 @@ def low_resolution(image: Image, rng: np.random.Generator, least: float) -> Imag
 
 def cutout(image: Image, rng: np.random.Generator, most: float) -> Image:
     """Fill a rectangle, sides up to `most` of the crop's, with one random grey."""
-    height, width = (max(1, round(SIZE * side)) for side in rng.uniform(0.1, max(most, 0.1), 2))
+    height, width = (max(1, round(SIZE * side)) for side in rng.uniform(min(most, 0.1), most, 2))
     top, left = rng.integers(0, SIZE - height + 1), rng.integers(0, SIZE - width + 1)
     image = image.copy()
     image[top : top + height, left : left + width] = rng.integers(0, 256)

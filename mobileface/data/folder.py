@@ -103,5 +103,5 @@ def read_names(file: Path) -> frozenset[str]:
     if file.stat().st_size > MAX_LIST_BYTES:
         raise InputError(f"{file}: is larger than {MAX_LIST_BYTES} bytes; not a list of names")
     text = file.read_text(encoding="utf-8", errors="surrogateescape")
-    names = (line.split("\t", 1)[0].strip() for line in text.splitlines())
+    names = (line.split("\t", 1)[0].strip() for line in text.split("\n"))
     return frozenset(name for name in names if name and not name.startswith("#"))

@@ -12,7 +12,7 @@ from mobileface.data.folder import FolderFaces
 from mobileface.data.images import BadImage, decode
 from mobileface.data.recordio import RecordFaces
 from mobileface.data.verification_bin import read_bin
-from mobileface.errors import InputError
+from mobileface.errors import InputError, visible
 
 SHOWN = 20  # names of bad images
 
@@ -60,4 +60,4 @@ def _bad(images: Any) -> dict[str, Any]:
 def text(found: dict[str, Any]) -> str:
     """The same for people."""
     lines = [f"{key.replace('_', ' ')}: {value}" for key, value in found.items() if key != "bad"]
-    return "\n".join(lines + [f"  {name}" for name in found["bad"]])
+    return "\n".join(visible(line) for line in lines + [f"  {name}" for name in found["bad"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from mobileface.data.augment import apply, generator
 from mobileface.data.faceset import FaceSet
 from mobileface.data.images import SIZE, BadImage, decode
-from mobileface.errors import InputError
+from mobileface.errors import InputError, MobileFaceError
 
 SAMPLER_STREAM, AUGMENT_STREAM = 1, 2
 Steps = Sequence[tuple[str, float, dict[str, Any]]]
@@ -59,7 +60,13 @@ class FaceStream(torch.utils.data.Dataset[Batch]):
         self.sampler = PlainSampler(train, stream_seed(seed, phase, SAMPLER_STREAM))
         self.augment_seed = stream_seed(seed, phase, AUGMENT_STREAM)
 
-    def __getitems__(self, positions: list[int]) -> Batch:
+    def __getitems__(self, positions: list[int]) -> Batch | Exception:
+        try:
+            return self._batch(positions)
+        except (MobileFaceError, OSError) as error:  # `batches` raises it: torch would put a traceback into its text
+            return error
+
+    def _batch(self, positions: list[int]) -> Batch:
         cv2.setNumThreads(0)  # workers are the parallelism
         images = np.empty((len(positions), SIZE, SIZE, 3), np.uint8)
         index = np.empty(len(positions), np.int64)
@@ -103,9 +110,21 @@ def batches(stream: FaceStream, start: int, stop: int, batch: int, workers: int)
         batch_sampler=_Positions(start, stop, batch),
         collate_fn=_as_it_is,
         num_workers=workers,
+        worker_init_fn=_leave_ctrl_c_to_the_parent,
         pin_memory=torch.cuda.is_available(),
     )
-    return iter(loader)
+    return map(_or_raise, iter(loader))  # iter() starts the workers
+
+
+def _leave_ctrl_c_to_the_parent(worker: int) -> None:
+    """A terminal's Ctrl-C reaches every process of the group; only the training decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _or_raise(batch: Batch | Exception) -> Batch:
+    if isinstance(batch, Exception):
+        raise batch
+    return batch
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -106,24 +106,30 @@ def _mix(share: float, *stops: tuple[int, int, int]) -> Colour:
     return np.array(channels, np.float32)
 
 
+@lru_cache(maxsize=64)
 def skin_colour(who: Person) -> Colour:
     light = _mix(who.tone, (238, 200, 178), (222, 178, 146), (186, 136, 100), (132, 88, 62), (92, 60, 44))
     return light * np.array([1.0, 1.03 - 0.07 * who.flush, 1.03 - 0.09 * who.flush], np.float32)
 
 
+@lru_cache(maxsize=64)
 def hair_colour(who: Person) -> Colour:
     dark = _mix(who.hair_dark, (214, 176, 112), (150, 104, 60), (92, 60, 38), (46, 32, 26), (24, 20, 20))
     red = dark * np.array([1.15, 0.82, 0.65], np.float32)
-    colour = dark + (red - dark) * who.hair_red**2
-    return colour + (_mix(1.0, (0, 0, 0), (176, 174, 172)) - colour) * max(0.0, who.hair_grey)
+    colour = dark + (red - dark) * np.float32(who.hair_red**2)
+    grey = np.array([176, 174, 172], np.float32)
+    return colour + (grey - colour) * np.float32(max(0.0, who.hair_grey))
 
 
+@lru_cache(maxsize=64)
 def iris_colour(who: Person) -> Colour:
     hue = _mix(who.iris_hue, (66, 36, 20), (94, 60, 30), (120, 104, 50), (78, 124, 96), (90, 140, 180))
     return hue * np.float32(0.6 + 0.6 * who.iris_light)
 
 
+@lru_cache(maxsize=64)
 def lip_colour(who: Person) -> Colour:
     skin = skin_colour(who)
     red = skin * np.array([0.86, 0.55, 0.58], np.float32)
-    return skin * np.float32(0.86) + (red - skin * np.float32(0.86)) * (0.35 + 0.65 * who.lip_red)
+    pale = skin * np.float32(0.86)
+    return np.asarray(pale + (red - pale) * (0.35 + 0.65 * who.lip_red), np.float32)

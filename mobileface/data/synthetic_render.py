@@ -60,8 +60,9 @@ class Factors:
     def __post_init__(self) -> None:
         for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"factor {name} is {value}, wanted {low} to {high}")
+            whole = name not in ("expression", "resolution_px") or isinstance(value, int | np.integer)
+            if not (low <= value <= high and whole):
+                raise InputError(f"factor {name} is {value!r}, wanted {low} to {high}")
 
 
 def render(identity: int, factors: Factors, seed: int) -> Image:
@@ -69,15 +70,16 @@ def render(identity: int, factors: Factors, seed: int) -> Image:
 
     `identity` and `seed` are integers of 0 or above. The seed draws what no factor names: background, colour
     and strength of the light, slips of the landmarks, look and place of the cover, direction of the blur,
-    noise. The same arguments give the same picture on every call, in any order, in any process.
+    noise. The same arguments give the same picture on every call, in any order, in any process (another
+    release of OpenCV may round some pixels differently).
     """
     rng = np.random.default_rng([seed, 3])
     yaw = float(np.deg2rad(-factors.yaw_degrees if factors.turned_left else factors.yaw_degrees))
     pitch = float(np.deg2rad(factors.pitch_degrees))
     picture = _face(_background(rng), identity, factors, yaw, pitch, rng)
     _cover(picture, factors.occlusion, rng)
-    gain = rng.uniform(0.55, 1.15) * rng.uniform(0.87, 1.13, 3)
-    lit = np.asarray(cv2.multiply(picture, (*gain, 0.0), dtype=cv2.CV_8U), np.uint8)
+    gain = rng.uniform(0.65, 1.2) * rng.uniform(0.87, 1.13, 3)
+    lit = np.asarray(cv2.multiply(picture, np.append(gain, 0.0), dtype=cv2.CV_8U), np.uint8)  # saturates
     blurred = _blur(lit, factors.blur_px, rng.uniform(0, np.pi))
     return _noise(_enlarge(blurred, factors.resolution_px), rng)
 
@@ -95,20 +97,19 @@ def _face(
 ) -> Floats:
     """The head before what is behind it: look up the skin and the light of every pixel."""
     drawn, turn = texture(key, factors.expression), rotation(yaw, pitch)
-    placed = placement(key, factors.expression, turn, rng.normal(0, 0.6, (5, 2)))
+    placed = placement(key, factors.expression, turn, rng.normal(0, 0.5, (5, 2)))
     origin = np.array([-STEP * (COLUMNS - 1), TOP])  # of the grid that `seen` fills
     matrix = np.column_stack([STEP * placed[:, :2], placed[:, :2] @ origin + placed[:, 2]])
     angle, y, margin = seen(key, yaw, pitch)
-    shade, gloss = _light(key, factors, turn, angle, y)
-    texels = cv2.merge(to_texels(angle * np.float32(ARC), y))
-    where, margin, shade, gloss = (
-        cv2.warpAffine(table, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
-        for table in (texels, margin, shade, gloss)
+    tables = *to_texels(angle * np.float32(ARC), y), margin, _light(key, factors, turn, angle, y)
+    column, row, inside, shade = (
+        np.asarray(cv2.warpAffine(table, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE), np.float32)
+        for table in tables
     )
-    maps = cv2.convertMaps(where, None, cv2.CV_16SC2)  # 1/32 texel is enough, and twice as fast
-    skin = cv2.remap(drawn, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    bright = skin * cv2.merge([shade] * 3) + cv2.merge([gloss] * 3)
-    alpha = np.clip(margin + np.float32(0.5), 0, 1)
+    whole, part = cv2.convertMaps(column, row, cv2.CV_16SC2)  # 1/32 texel is enough, and twice as fast
+    skin = cv2.remap(drawn, whole, part, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    bright = skin * cv2.merge([shade] * 3)
+    alpha = np.clip(inside + np.float32(0.5), 0, 1)
     return np.asarray(cv2.blendLinear(bright, behind, alpha, 1 - alpha), np.float32)
 
 
@@ -128,24 +129,21 @@ def _landmarks(key: int, expression: int) -> NDArray[np.float64]:
     return surface(key, landmarks(person(key), expression))
 
 
-def _light(
-    key: int, factors: Factors, turn: NDArray[np.float64], angle: Floats, y: Floats
-) -> tuple[Floats, Floats]:
-    """Brightness (1 = evenly lit) and gloss (0..255) at the seen points: Lambert and Blinn-Phong."""
+def _light(key: int, factors: Factors, turn: NDArray[np.float64], angle: Floats, y: Floats) -> Floats:
+    """Brightness (1 = evenly lit) of the seen points: Lambert's law, and a sheen towards the light."""
     azimuth, elevation = np.deg2rad((factors.light_azimuth_degrees, factors.light_elevation_degrees))
     out = np.cos(elevation)
     to_light = np.array([np.sin(azimuth) * out, -np.sin(elevation), np.cos(azimuth) * out])
-    half = to_light + np.array([0.0, 0.0, 1 + 1e-6])  # towards the camera too; never zero
-    half /= np.linalg.norm(half)
-    directions = np.stack([to_light, half]) @ turn  # in the head's frame
-    lit = (head(key)[1].reshape(-1, 3) @ directions.T.astype(np.float32)).reshape(ROWS, ANGLES, 2)
+    in_head_frame = (to_light @ turn).astype(np.float32)
+    lit = (head(key)[1].reshape(-1, 3) @ in_head_frame).reshape(ROWS, ANGLES)
     column = (angle + np.float32(np.pi)) * np.float32(ANGLES / (2 * np.pi))
     row = (y - np.float32(TOP)) * np.float32(1 / STEP)
-    at = np.maximum(cv2.remap(lit, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), 0)
-    strength, gloss = np.float32(factors.light_strength), at[..., 1]
+    diffuse = np.maximum(cv2.remap(lit, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP), 0)
+    sheen = diffuse
     for _ in range(4):
-        gloss = gloss * gloss  # to the power of 16
-    return 1 - strength + strength * np.float32(1.6) * at[..., 0], np.float32(60) * strength * gloss
+        sheen = sheen * sheen  # to the power of 16
+    strength = np.float32(factors.light_strength)
+    return np.asarray(1 - strength + strength * (1.6 * diffuse + 0.35 * sheen), np.float32)
 
 
 _COLUMN = np.arange(SIZE, dtype=np.float32)[None] - (SIZE - 1) / 2
@@ -159,10 +157,11 @@ def covered(share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     head in front.
     """
     away, distance = rng.uniform(0, 2 * np.pi), rng.uniform(25, 260)
-    field = np.hypot(_COLUMN - distance * np.cos(away), _ROW - distance * np.sin(away)).ravel()
+    x, y = float(distance * np.cos(away)), float(distance * np.sin(away))
+    field = ((_COLUMN - x) ** 2 + (_ROW - y) ** 2).ravel()
     count = round(share * field.size)
     mask = np.zeros(field.size, bool)
-    mask[np.argpartition(field, count)[:count]] = True
+    mask[np.argpartition(field, min(count, field.size - 1))[:count]] = True
     return mask.reshape(SIZE, SIZE)
 
 

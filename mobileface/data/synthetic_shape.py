@@ -8,6 +8,7 @@ Lengths are px of the 112x112 template, angles radians; the camera is orthograph
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from mobileface.data.synthetic_person import Person, person
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 STEP = 2.5  # px between the rows of all tables, and between the columns of the seen head
@@ -29,17 +31,21 @@ Y: Floats = (TOP + STEP * np.arange(ROWS)).astype(np.float32)
 ANGLE: Floats = np.deg2rad(np.arange(ANGLES) * (360 / ANGLES) - 180).astype(np.float32)
 
 
-def _bell(value: NDArray[np.floating], centre: float, width: float) -> NDArray[np.floating]:
+def _bell(value: Floats, centre: float, width: float) -> Floats:
     return np.exp(-(((value - centre) / width) ** 2))
 
 
-@lru_cache(maxsize=256)
+def _curve(value: Floats, at: Sequence[float] | Doubles, height: Sequence[float] | Doubles) -> Floats:
+    """Straight lines through the knots (at, height)."""
+    return np.interp(value, at, height).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
 def head(key: int) -> tuple[Floats, Floats]:
     """Radius (ROWS, ANGLES) in px and outward unit normals (ROWS, ANGLES, 3) of the person `key`."""
     who = person(key)
-    y, angle = np.asarray(Y, np.float64)[:, None], np.asarray(ANGLE, np.float64)[None]
+    y, angle = Y[:, None], ANGLE[None]
     radius = _skull(who, y, angle) + _features(who, y, angle * ARC) + _hair(who, y, angle * ARC)
-    radius = np.maximum(radius, 0.5)
     over_angle = (np.roll(radius, -1, axis=1) - np.roll(radius, 1, axis=1)) / (2 * np.deg2rad(360 / ANGLES))
     over_y = np.gradient(radius, STEP, axis=0)
     out, along = (np.sin(angle), np.cos(angle)), (np.cos(angle), -np.sin(angle))
@@ -54,23 +60,20 @@ def head(key: int) -> tuple[Floats, Floats]:
     return tables
 
 
-def _skull(who: Person, y: NDArray[np.float64], angle: NDArray[np.float64]) -> NDArray[np.float64]:
+def _skull(who: Person, y: Floats, angle: Floats) -> Floats:
     """Superellipses whose half-axes follow the height: dome, temples, cheeks, jaw, chin, neck."""
     chin, wide, jaw = who.chin_y, who.head_width, who.head_width * who.jaw_width
     at = [-76, -66, -60, -48, -32, -12, 12, 28, who.mouth_y + 2, chin - 5, chin, chin + 5, 90]
     low, out = who.chin_width, who.chin_out
-    tables = [
+    knots: list[list[float]] = [
         [0, 0, 18, 33, wide * 0.95, wide, wide, (wide + jaw) / 2, jaw, low + 6, low, 24, 27],  # to the side
         [0, 0, 20, 37, 46, 48, 46, 46, 45, 44 + out, 41 + out, 26, 25],  # to the front
         [0, 0, 22, 40, 52, 55, 52, 46, 38, 33, 32, 31, 31],  # to the back
     ]
     fine = np.arange(TOP - 10, TOP + STEP * ROWS + 10, 0.5)
     kernel = np.hanning(17) / np.hanning(17).sum()  # rounds the corners at the knots off
-    cuts = [
-        np.interp(y[:, 0], fine, np.convolve(np.pad(np.interp(fine, at, t), 8, "edge"), kernel, "valid"))
-        for t in tables
-    ]
-    side, front, back = (np.maximum(cut, 0.5)[:, None] for cut in cuts)
+    smooth = [np.convolve(np.interp(fine, at, knot), kernel, "same") for knot in knots]
+    side, front, back = (_curve(y, fine, np.maximum(half_axis, 0.5)) for half_axis in smooth)
     front = front * (who.head_depth / 50)
     ahead = np.where(np.cos(angle) > 0, front, back)
     power = 2.25
@@ -78,46 +81,48 @@ def _skull(who: Person, y: NDArray[np.float64], angle: NDArray[np.float64]) -> N
     return np.asarray(inverse ** (-1 / power))
 
 
-def _features(who: Person, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Height in px over the skull at y and x along the skin: nose, sockets, brows, cheeks, lips, chin, ears."""
+def _features(who: Person, y: Floats, x: Floats) -> Floats:
+    """Height in px over the skull at y and x along the skin: nose, eyes, brows, cheeks, lips, chin, ears."""
     tip, base = who.nose_y, who.nose_y + 5.5
-    rise = np.interp(y, [-10, -3, tip - 4, tip, base, base + 3], [0, who.nose_bridge * 0.7, 0.82, 1, 0.25, 0])
-    width = np.interp(
+    aside = np.abs(x)
+    rise = _curve(y, [-10, -3, tip - 4, tip, base, base + 3], [0, who.nose_bridge * 0.7, 0.82, 1, 0.25, 0])
+    width = _curve(
         y, [-6, tip - 5, tip + 2], [who.bridge_width, who.bridge_width * 1.15, who.nose_width * 0.72]
     )
-    nose = who.nose_out * rise * np.exp(-((np.abs(x) / width) ** 2.2))
-    wings = 2.6 * _bell(np.abs(x), who.nose_width * 0.85, 2.6) * _bell(y, tip + 2.5, 3.2)
-    sockets = -3.2 * _bell(np.abs(x), who.eye_x - 2, 8.5) * _bell(y, -1, 6)
-    balls = 1.6 * _bell(np.abs(x), who.eye_x, 4.5) * _bell(y, 0.5, 3.6)
+    nose = who.nose_out * rise * np.exp(-((aside / width) ** 2.2))
+    wings = 2.6 * _bell(aside, who.nose_width * 0.85, 2.6) * _bell(y, tip + 2.5, 3.2)
+    sockets = -3.2 * _bell(aside, who.eye_x - 2, 8.5) * _bell(y, -1, 6)
+    balls = 1.6 * _bell(aside, who.eye_x, 4.5) * _bell(y, 0.5, 3.6)
     ridge = who.brow_ridge * _bell(y, who.brow_y + 1, 4.5) * np.exp(-((x / 30) ** 4))
-    cheeks = who.cheek_out * _bell(np.abs(x), 27, 10) * _bell(y, 15, 9)
+    cheeks = who.cheek_out * _bell(aside, 27, 10) * _bell(y, 15, 9)
     lips = who.lip_out * np.exp(-((x / who.mouth_half) ** 4)) * _bell(y, who.mouth_y + 0.5, 4.5)
     groove = -1.6 * _bell(x, 0, 10) * _bell(y, who.mouth_y + 9, 3.0)
     chin = (1.5 + who.chin_out) * _bell(x, 0, 9) * _bell(y, who.chin_y - 5, 6)
-    ears = who.ear_size * _bell(np.abs(x), 80, 4.5) * _bell(y, 9, 12)
+    ears = who.ear_size * _bell(aside, 80, 4.5) * _bell(y, 9, 12)
     return np.asarray(nose + wings + sockets + balls + ridge + cheeks + lips + groove + chin + ears)
 
 
-def hair_cover(who: Person, y: NDArray[np.floating], x: NDArray[np.floating]) -> NDArray[np.floating]:
+def hair_cover(who: Person, y: Floats, x: Floats) -> Floats:
     """How far (px, positive inside) a point lies within the hair; x along the skin."""
+    aside = np.abs(x)
     wave = who.hair_peak * (_bell(x, 0, 14) - 0.5) - 4 * _bell(x, who.hair_part, 7)
     line = who.hair_line + wave + 0.006 * x**2
     above = line - y  # px above the hairline
-    beside = np.abs(x) - np.interp(y, [-30, -8, 10, 60], [who.hair_side, who.hair_side + 6, 70, 66])
-    length = 100.0 if who.hair_long > 0 else 8.0 + 30 * _bell(np.abs(x), 140, 45)
+    beside = aside - _curve(y, [-30, -8, 10, 60], [who.hair_side, who.hair_side + 6, 70, 66])
+    length = 100.0 if who.hair_long > 0 else 8.0 + 30 * _bell(aside, 140, 45)
     beside = np.minimum(beside, length - y)
     if who.hair_long <= 0:  # short hair stands behind the ear, a sideburn before it
-        beside = np.minimum(beside, np.where(y > -6, np.abs(np.abs(x) - 80) - 7 + 3 * (y < 4), 99))
+        beside = np.minimum(beside, np.where(y > -6, np.abs(aside - 80) - 7 + 3 * (y < 4), 99))
     return np.asarray(np.maximum(above, beside))
 
 
-def _hair(who: Person, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _hair(who: Person, y: Floats, x: Floats) -> Floats:
     inside = np.clip(hair_cover(who, y, x) / 5, 0, 1)
     fall = np.clip(np.abs(x) / 60 - 0.6, 0, 1) * np.clip(y / 30, 0, 1) * (12 if who.hair_long > 0 else 0)
     return np.asarray(inside * (who.hair_thick + fall) * np.clip((y + 70) / 20, 0, 1))
 
 
-def surface(key: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
+def surface(key: int, points: Doubles) -> Doubles:
     """(N, 3) positions on the head of (N, 2) points given as x along the skin and y."""
     angle = points[:, 0] / ARC
     row, column = (points[:, 1] - TOP) / STEP, (angle + np.pi) / (2 * np.pi) * ANGLES
@@ -129,7 +134,7 @@ def surface(key: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([out * np.sin(angle), points[:, 1], out * np.cos(angle)], axis=1)
 
 
-def rotation(yaw: float, pitch: float) -> NDArray[np.float64]:
+def rotation(yaw: float, pitch: float) -> Doubles:
     """(3, 3): head frame to camera frame. Yaw > 0 turns the face to the image's right, pitch > 0 upwards."""
     about_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
@@ -204,8 +209,11 @@ def _tilt(angle: Floats, depth: Floats, margin: Floats, pitch: float) -> tuple[F
     else:
         position, order = screen - np.float32(TOP), slice(None)
     left, share, highest = _first_crossing(position, ROWS)
-    tables = (angle, np.broadcast_to(Y, angle.shape), margin)
-    angle, y, margin = (_between(np.ascontiguousarray(t[:, order]), left, share)[:, order].T for t in tables)
+    place = (left - (np.arange(len(left)) * ROWS)[:, None]).astype(np.float32) + share
+    y = (np.float32(TOP) + np.float32(STEP) * (ROWS - 1 - place if pitch > 0 else place))[:, order].T
+    angle, margin = (
+        _between(np.ascontiguousarray(table[:, order]), left, share)[:, order].T for table in (angle, margin)
+    )
     if pitch > 0:  # the outline of the dome, which no row shows
         margin = np.minimum(
             margin, highest - (np.float32(STEP) * np.arange(ROWS, dtype=np.float32))[::-1, None]

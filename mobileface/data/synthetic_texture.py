@@ -27,7 +27,10 @@ EXPRESSIONS = 5  # 0 neutral .. 4 laughing
 Points = NDArray[np.float64]
 Outlines = Sequence[Points]
 _DIGITS = 4  # binary digits after the point in cv2's drawing
-_SHIFT = np.array([HALF * TEXEL - 0.5, -TOP * TEXEL - 0.5])  # texels of the point x = 0, y = 0
+_FACE = (
+    slice(round((-26 - TOP) * TEXEL), round((66 - TOP) * TEXEL)),
+    slice(round((HALF - 46) * TEXEL), round((HALF + 46) * TEXEL)),
+)
 _MIRROR = np.array([-1.0, 1.0])
 
 _X = ((np.arange(WIDTH) + 0.5) / TEXEL - HALF).astype(np.float32)[None]
@@ -40,10 +43,11 @@ def to_texels(x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 class _Canvas:
-    """Draws shapes given in px of the skin on a float texture."""
+    """Draws shapes given in px of the skin on the part (H, W, 3) of the texture from (left, top) on."""
 
-    def __init__(self, pixels: Floats) -> None:
+    def __init__(self, pixels: Floats, left: int = 0, top: int = 0) -> None:
         self.pixels = pixels
+        self.shift = np.array([HALF * TEXEL - 0.5 - left, -TOP * TEXEL - 0.5 - top])  # where x = y = 0 lies
 
     def shape(
         self, *outlines: Points, colour: Colour, soft: float = 0.0, alpha: float = 1.0, within: Outlines = ()
@@ -52,20 +56,20 @@ class _Canvas:
 
         `soft` is the blur of the edges in px, `alpha` the opacity.
         """
-        texels = [points * TEXEL + _SHIFT for points in outlines]
+        texels = [points * TEXEL + self.shift for points in outlines]
         together = np.concatenate(texels)
         pad = (3 * soft + 1) * TEXEL
         left, top = (max(0, int(low - pad)) for low in together.min(axis=0))
         right, bottom = (int(high + pad) + 2 for high in together.max(axis=0))
-        box = slice(top, max(0, min(bottom, HEIGHT))), slice(left, max(0, min(right, WIDTH)))
-        part = self.pixels[box]
+        part = self.pixels[top : max(0, bottom), left : max(0, right)]
         if part.size == 0:
             return
         mask = _filled(texels, part, left, top)
         if within:
-            mask = np.minimum(mask, _filled([points * TEXEL + _SHIFT for points in within], part, left, top))
+            lids = [points * TEXEL + self.shift for points in within]
+            mask = np.minimum(mask, _filled(lids, part, left, top))
         if soft:
-            mask = cv2.GaussianBlur(mask, (0, 0), soft * TEXEL)
+            mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), soft * TEXEL), np.uint8)
         _mix_in(part, colour, mask * np.float32(alpha / 255))
 
     def both(
@@ -77,9 +81,9 @@ class _Canvas:
 
 def _mix_in(pixels: Floats, colour: Colour | Floats, share: Floats) -> None:
     """Move the (H, W, 3) pixels towards the colour (3,) or colours (H, W, 3) by `share` (H, W)."""
-    share = cv2.merge([share] * 3)
-    pixels *= 1 - share
-    pixels += colour * share
+    shares = np.asarray(cv2.merge([share] * 3), np.float32)
+    pixels *= 1 - shares
+    pixels += colour * shares
 
 
 def _filled(texels: Outlines, part: Floats, left: int, top: int) -> NDArray[np.uint8]:
@@ -109,29 +113,36 @@ def _grain(rng: np.random.Generator, rows: int, columns: int) -> Floats:
     return np.asarray(cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-@lru_cache(maxsize=32)
-def _bare(key: int) -> Floats:
-    """What no expression changes: skin, marks, beard, nose, ears and hair; (HEIGHT, WIDTH, 3) in 0..255."""
+@lru_cache(maxsize=8)
+def _bare(key: int) -> tuple[NDArray[np.uint8], Floats]:
+    """What no expression changes: skin, marks, beard, nose, ears and hair.
+
+    Returns the texture (HEIGHT, WIDTH, 3) RGB and, not rounded yet, its part _FACE.
+    """
     who, rng = person(key), np.random.default_rng([key, 2])
     skin, hair = skin_colour(who), hair_colour(who)
     grain = 1 + np.float32(0.05) * _grain(rng, 10, 20) + np.float32(0.03) * _grain(rng, 40, 60)
-    canvas = _Canvas(skin * cv2.merge([grain] * 3))
+    canvas = _Canvas(np.asarray(cv2.merge([grain * channel for channel in skin]), np.float32))
     _blush(canvas, who, skin)
     _marks(canvas, who, skin, rng)
     _beard(canvas, who, hair)
     _nose(canvas, who, skin)
     canvas.both(_oval(79, 9, 2.5, 7), skin * np.float32(0.6), soft=1.5)
     _hair(canvas, who, hair, rng)
-    return canvas.pixels
+    return _rounded(canvas.pixels), canvas.pixels[_FACE]
+
+
+def _rounded(pixels: Floats) -> NDArray[np.uint8]:
+    return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 def _hair(canvas: _Canvas, who: Person, hair: Colour, rng: np.random.Generator) -> None:
     """Strands wherever the hair is, with a ragged line."""
     strands = 1 + np.float32(0.3) * _grain(rng, 8, 150) + np.float32(0.1) * _grain(rng, 40, 150)
-    coarse = hair_cover(who, _Y[::4], _X[:, ::4]).astype(np.float32)
+    coarse = hair_cover(who, _Y[::4], _X[:, ::4])
     inside = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR) + 2 * _grain(rng, 12, 90)
     cover = np.clip(inside * np.float32(1 / 3) + np.float32(0.5), 0, 1)
-    _mix_in(canvas.pixels, hair * cv2.merge([strands] * 3), cover)
+    _mix_in(canvas.pixels, np.asarray(cv2.merge([strands * channel for channel in hair]), np.float32), cover)
 
 
 def _blush(canvas: _Canvas, who: Person, skin: Colour) -> None:
@@ -187,14 +198,16 @@ def _nose(canvas: _Canvas, who: Person, skin: Colour) -> None:
     canvas.both(_oval(who.bridge_width * 1.5, 4, 1.2, 9), dark, soft=1.8, alpha=0.3)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def texture(key: int, expression: int) -> NDArray[np.uint8]:
     """The unrolled skin (HEIGHT, WIDTH, 3) RGB of the person `key` at an expression 0..EXPRESSIONS - 1."""
-    who, canvas = person(key), _Canvas(_bare(key).copy())
+    who, (drawn, face) = person(key), _bare(key)
+    canvas = _Canvas(face.copy(), left=_FACE[1].start, top=_FACE[0].start)
     _eyes(canvas, who, expression)
     _brows(canvas, who, expression)
     _mouth(canvas, who, expression)
-    drawn = np.clip(canvas.pixels, 0, 255).astype(np.uint8)
+    drawn = drawn.copy()
+    drawn[_FACE] = _rounded(canvas.pixels)
     drawn.setflags(write=False)
     return drawn
 
@@ -202,7 +215,7 @@ def texture(key: int, expression: int) -> NDArray[np.uint8]:
 def _eyes(canvas: _Canvas, who: Person, level: int) -> None:
     """Almond, iris, pupil, glint, lashes and the crease of the lid; smiling narrows the eye."""
     skin, t = skin_colour(who), np.linspace(-1, 1, 13)
-    height = who.eye_height * (1 - 0.11 * level)
+    height = who.eye_height * (1 - 0.09 * level)
     tilt = -who.eye_tilt * t * who.eye_width  # above 0 the outer corner (t = 1) stands higher
     skew = t - 0.6 * (who.eye_arch - 0.5) * (1 - t**2)
     upper = tilt - height * (1 - skew**2)

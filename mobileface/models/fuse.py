@@ -44,7 +44,8 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
         conv.padding,  # type: ignore[arg-type]
         groups=conv.groups,
         device=conv.weight.device,
-    )
+        dtype=conv.weight.dtype,
+    ).eval()
     result.weight.copy_(conv.weight.double() * scale[:, None, None, None])
     assert result.bias is not None
     result.bias.copy_(norm.bias.double() + (bias - norm.running_mean.double()) * scale)

@@ -74,6 +74,10 @@ def restore(
         states.setdefault(int(index), {})[key] = tensor
     plain = optimizer.state_dict()
     optimizer.load_state_dict({**plain, "state": states})
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if value.shape == parameter.shape:  # fused optimizers walk memory: it must lie as the parameter does
+                state[key] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

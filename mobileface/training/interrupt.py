@@ -24,6 +24,8 @@ class Interrupt:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if self.asked and isinstance(error, RuntimeError):  # a loading process died of the same signal
+            raise KeyboardInterrupt from None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked:

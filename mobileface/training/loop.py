@@ -30,7 +30,6 @@ from mobileface.training.schedule import learning_rate
 from mobileface.training.terms import build_terms, weigh
 from mobileface.training.validation import HeldOut, held_out, validate
 
-
 RESULT = "model.safetensors"
 
 

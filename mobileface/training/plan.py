@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from mobileface.errors import InputError, nearest
+from mobileface.errors import InputError
+from mobileface.plain_yaml import read_yaml
+from mobileface.training.plan_errors import explain
 
 MAX_PLAN_BYTES = 1 << 20
 Positive = Annotated[int, Field(gt=0)]
@@ -323,8 +325,8 @@ def read_plan(path: Path, overrides: list[str] | None = None) -> Plan:
     if path.stat().st_size > MAX_PLAN_BYTES:
         raise InputError(f"{path}: is larger than {MAX_PLAN_BYTES} bytes; not a plan")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        data = read_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # bytes that are not UTF-8 as well
         raise InputError(f"{path}: is not YAML ({error})") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: holds {type(data).__name__}, wanted a table of keys such as name, arch, data")
@@ -338,7 +340,7 @@ def parse_plan(data: dict[str, Any], source: str) -> Plan:
     try:
         return Plan.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{source}: {_explain(error)}") from None
+        raise InputError(f"{source}: {explain(error, Plan)}") from None
 
 
 def _override(data: Any, text: str) -> None:
@@ -347,9 +349,9 @@ def _override(data: Any, text: str) -> None:
         raise InputError(f"--set {text}: wanted KEY=VALUE, such as phases.0.images=20000")
     *parents, last = key.split(".")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise InputError(f"--set {text}: the value is not YAML") from None
+        parsed = read_yaml(value)
+    except ValueError as error:
+        raise InputError(f"--set {text}: the value is not YAML ({error})") from None
     for part in parents:
         if isinstance(data, list):
             data = data[_place(data, part, text)]
@@ -366,52 +368,6 @@ def _override(data: Any, text: str) -> None:
 
 
 def _place(items: list[Any], part: str, text: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
+    if not part.isdecimal() or int(part) >= len(items):
         raise InputError(f"--set {text}: {part!r} is no place in a list of {len(items)}; wanted 0..{len(items) - 1}")
     return int(part)
-
-
-def _explain(error: ValidationError) -> str:
-    """The first error in words; unknown keys get the nearest known name."""
-    first = error.errors(include_url=False)[0]
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    where = ".".join(str(part) for part in first["loc"]) or "plan"
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(first["loc"][:-1])
-        hint = nearest(str(first["loc"][-1]), known)
-        return f"unknown key {where!r}{hint}; known here: {', '.join(known)}{more}"
-    if first["type"] == "missing":
-        return f"{where!r} is missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(first["input"], dict | list | BaseModel) else f", found {first['input']!r}"
-    return f"{where}: {message}{found}{more}"
-
-
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys of the table at `loc`, found by walking the models' annotations."""
-    import typing
-
-    tables: list[Any] = [Plan]
-    for part in loc:
-        following: list[Any] = []
-        for table in tables:
-            fields = {(f.alias or n): f for n, f in table.model_fields.items()}
-            if part in fields:
-                following += _tables(fields[str(part)].annotation, typing)
-            elif isinstance(part, int) or any(_is_kind(table, part) for _ in [0]):
-                following.append(table)
-        tables = following or tables
-        if isinstance(part, str) and (tagged := [t for t in tables if _is_kind(t, part)]):
-            tables = tagged
-    return sorted({(f.alias or n) for t in tables for n, f in t.model_fields.items()})
-
-
-def _is_kind(table: Any, part: int | str) -> bool:
-    field = table.model_fields.get("kind")
-    return field is not None and part in getattr(field.annotation, "__args__", ())
-
-
-def _tables(annotation: Any, typing: Any) -> list[Any]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [table for arg in typing.get_args(annotation) for table in _tables(arg, typing)]

@@ -23,6 +23,7 @@ class RunLog:
     def write(self, row: dict[str, Any]) -> None:
         """One JSON line; numbers of a step or a validation go to TensorBoard as well, against images seen."""
         self._file.write((json.dumps(row) + "\n").encode())
+        self._file.flush()  # so that the file can be followed while it grows
         for name, value in row.items():
             if name == "terms":
                 for term, part in value.items():

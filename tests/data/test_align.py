@@ -73,7 +73,7 @@ def test_align_brings_the_landmarks_to_the_template() -> None:
 
 
 def test_outside_of_the_image_is_black() -> None:
-    crop = align(np.full((112, 112, 3), 255, np.uint8), TEMPLATE + (40, 0))
+    crop = align(np.full((112, 112, 3), 255, np.uint8), TEMPLATE + np.array([40, 0]))
     assert crop[:, -30:].max() == 0
     assert crop[5:-5, :60].min() == 255
 

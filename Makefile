@@ -1,0 +1,32 @@
+# `make demo` and `make test` are all that a newcomer needs; both make .venv and install what they use.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check clean
+
+demo: .venv/.onnx
+	$(BIN)/mobileface make recipes/demo.yaml --out runs/demo
+
+test: .venv/.dev
+	$(BIN)/python -m pytest -q
+
+check: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not slow"
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# A CPU build of torch is enough: CONTRIBUTING notes in README.md say how to choose one.
+.venv/.onnx: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[onnx]'
+	touch $@
+
+.venv/.dev: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@

@@ -1,0 +1,108 @@
+"""Render README.md's tables from benchmarks/results/*.json.
+
+    python -m benchmarks.tables            # rewrite the tables in README.md
+    python -m benchmarks.tables --check    # exit code 1 if README.md lags behind
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; a result that is missing renders as "not run".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+Result = dict[str, Any]
+
+
+def speed(results: Callable[[str], Result | None]) -> list[list[str]]:
+    """What is fast, what was asked for."""
+    rows = [["what", "measured", "wanted"]]
+    if found := results("budget_speed"):
+        rows.append(["`python -m search.budget lfrc-step5`, wall", f"{found['wall_s']['median']:.2f} s", "under 0.4 s"])
+        rate = f"{found['candidates_per_s']:,.0f} a second"
+        rows.append(["architectures costed on one core", rate, "10,000 a second"])
+    if found := results("rec_open"):
+        seconds = statistics.median(run["seconds"] for run in found["cached"])
+        memory = max(run["rss_growth_once_labels_are_read_mb"] for run in found["cached"])
+        shown = f"{seconds:.2f} s, {memory:.0f} MB"
+        rows.append(["opening a .rec of 6 M images, index cached", shown, "3 s, 200 MB"])
+    if found := results("loading"):
+        rows.append(["read, decode, flip, to tensor, one core", f"{found['images_per_s']:,.0f} images/s", "6,000"])
+    if found := results("loop_overhead"):
+        rows.append(["training loop over bare steps", f"{found['overhead_percent']:.1f} %", "at most 5 %"])
+    if found := results("onnx_prelu"):
+        for row in found["rows"]:
+            ratio = f"{row['ratio_median']:.2f} of the time"
+            rows.append([f"ONNX `{row['arch']}`, PReLU rewritten, one thread", ratio, "at most 0.6"])
+    return rows
+
+
+def accuracy(results: Callable[[str], Result | None]) -> list[list[str]]:
+    """What was judged on real faces."""
+    rows = [["model", "set", "accuracy", "TAR at FAR 1e-3", "EER"]]
+    for name in ("teacher", "distill_real"):
+        for r in (results(name) or {"results": []})["results"]:
+            tar = r["tar"].get("1e-3")
+            percent = f"{100 * r['accuracy']:.2f} ± {100 * r['std']:.2f} %"
+            shown = "–" if tar is None else f"{100 * tar:.1f} %"
+            rows.append([f"{_MODELS[name]} ({r['model']})", r["set"], percent, shown, f"{100 * r['eer']:.2f} %"])
+    return rows
+
+
+def demo(results: Callable[[str], Result | None]) -> list[list[str]]:
+    """The demo on synthetic faces."""
+    rows = [["what", "measured", "wanted"]]
+    if found := results("demo"):
+        rows.append(["`make demo`, fresh clone", f"{found['wall_seconds']:.0f} s", "under 480 s"])
+        rows.append(["of which the job itself", f"{found['job_seconds']:.0f} s", "under 240 s"])
+        rows.append(["held-out people, 10-fold accuracy", f"{found['accuracy']:.3f}", "0.95"])
+        rows.append(["the same pairs by raw pixels", f"{found['raw_pixels']:.3f}", "under 0.75"])
+    return rows
+
+
+_MODELS = {"teacher": "teacher", "distill_real": "student, 188.5 MFLOPs"}
+TABLES: dict[str, Callable[[Callable[[str], Result | None]], list[list[str]]]] = {
+    "speed": speed,
+    "accuracy": accuracy,
+    "demo": demo,
+}
+
+
+def load(name: str) -> Result | None:
+    """A result file, or None where the benchmark was not run."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def render(text: str) -> str:
+    """The text with each table made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        head, *rows = TABLES[match[2]](load)
+        lines = [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
+        return match[1] + "\n".join(lines if rows else ["not run"]) + "\n" + match[3]
+
+    return BLOCK.sub(table, text)
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite README.md, or only compare."""
+    readme = ROOT / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    after = render(before)
+    if "--check" in arguments:
+        return int(before != after)
+    readme.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,156 @@
+"""Image folders: labels, lists, names of every kind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mobileface.data import folder as folders
+from mobileface.data.faces import UNLABELLED
+from mobileface.data.folder import FolderFaces, read_names
+from mobileface.data.images import MAX_BYTES, BadImage, decode
+from mobileface.errors import InputError
+
+ODD = (b"caf\xe9.jpg", b"..two dots.jpg", b"<script>alert(1)<b>.jpg", b"a\nb.jpg", b"[bold]x[].JPG")
+
+
+def fill(top: Path, *files: str, content: bytes = b"12345") -> Path:
+    """Files below `top`, each with the same bytes."""
+    for name in files:
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(content)
+    return top
+
+
+def test_the_first_folder_is_the_identity(tmp_path: Path) -> None:
+    top = fill(tmp_path / "set", "b/2.png", "b/1.jpg", "a/x/deep/3.JPEG", "c/4.webp", "c/5.bmp")
+    faces = FolderFaces(top)
+    assert faces.paths == ["a/x/deep/3.JPEG", "b/1.jpg", "b/2.png", "c/4.webp", "c/5.bmp"]
+    assert faces.labels.tolist() == [0, 1, 1, 2, 2]
+    assert faces.identities == ["a", "b", "c"]
+    assert len(faces) == 5
+    assert (faces.name, faces.key(0)) == ("set", "set/a/x/deep/3.JPEG")
+
+
+def test_what_is_no_image_of_somebody_is_left_out(tmp_path: Path) -> None:
+    top = fill(tmp_path, "a/1.jpg", "top.jpg", "a/notes.txt", "a/jpg", ".hidden/1.jpg", "a/.thumbs/1.jpg")
+    assert FolderFaces(top).paths == ["a/1.jpg"]
+
+
+def test_identities_of_one_image_are_kept(tmp_path: Path) -> None:
+    assert FolderFaces(fill(tmp_path, "a/1.jpg", "b/1.jpg")).labels.tolist() == [0, 1]
+
+
+def test_unlabelled(tmp_path: Path) -> None:
+    faces = FolderFaces(fill(tmp_path, "a/1.jpg", "b/1.jpg"), labelled=False)
+    assert faces.labels.tolist() == [UNLABELLED, UNLABELLED]
+
+
+def test_read_gives_the_bytes_and_never_many_more_than_an_image_has(tmp_path: Path) -> None:
+    fill(tmp_path, "a/1.jpg", content=b"\xff\xd8 whatever")
+    fill(tmp_path, "a/2.jpg", content=bytes(MAX_BYTES + 1000))
+    faces = FolderFaces(tmp_path)
+    assert faces.read(0) == b"\xff\xd8 whatever"
+    assert len(faces.read(1)) == MAX_BYTES + 1
+    with pytest.raises(BadImage, match=r"a/2\.jpg"):
+        decode(faces.read(1), faces.key(1))
+
+
+@pytest.mark.parametrize("there", [[], ["top.jpg"], ["a/readme.txt"], ["a/b/"]])
+def test_a_folder_without_images(tmp_path: Path, there: list[str]) -> None:
+    for name in there:
+        (tmp_path / name).mkdir(parents=True) if name.endswith("/") else fill(tmp_path, name)
+    with pytest.raises(InputError, match=r"holds no image in a folder of its own; wanted IDENTITY/image\.jpg"):
+        FolderFaces(tmp_path)
+
+
+def test_what_is_no_folder(tmp_path: Path) -> None:
+    fill(tmp_path, "file")
+    for path in (tmp_path / "file", tmp_path / "missing"):
+        with pytest.raises(InputError, match=f"^{path}: is not a folder"):
+            FolderFaces(path)
+
+
+def test_lists_name_identities_and_images(tmp_path: Path) -> None:
+    top = fill(tmp_path / "set", "a/1.jpg", "a/2.jpg", "b/1.jpg", "c/1.jpg", "c/sub/2.jpg", "d/1.jpg")
+    include = tmp_path / "include.txt"
+    include.write_bytes(b"# people\na\tsome remark\r\n\n b/1.jpg \nc\nnobody\n")
+    exclude = tmp_path / "exclude.txt"
+    exclude.write_bytes(b"a/2.jpg\nc/sub/2.jpg\tblurred\nd")
+    assert FolderFaces(top, include).paths == ["a/1.jpg", "a/2.jpg", "b/1.jpg", "c/1.jpg", "c/sub/2.jpg"]
+    assert FolderFaces(top, None, exclude).paths == ["a/1.jpg", "b/1.jpg", "c/1.jpg"]
+    both = FolderFaces(top, include, exclude)
+    assert both.paths == ["a/1.jpg", "b/1.jpg", "c/1.jpg"]
+    assert both.labels.tolist() == [0, 1, 2]
+
+
+def test_lists_that_leave_nothing_or_are_not_there(tmp_path: Path) -> None:
+    top = fill(tmp_path / "set", "a/1.jpg")
+    (tmp_path / "list").write_text("b\n")
+    (tmp_path / "all").write_text("a\n")
+    with pytest.raises(InputError, match=f"no image of 1 is left by {tmp_path / 'list'}; wanted"):
+        FolderFaces(top, tmp_path / "list")
+    with pytest.raises(InputError, match=f"left by {tmp_path / 'all'} and {tmp_path / 'all'}"):
+        FolderFaces(top, tmp_path / "all", tmp_path / "all")
+    with pytest.raises(InputError, match="missing: no such list file"):
+        FolderFaces(top, None, tmp_path / "missing")
+
+
+def test_a_list_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list").write_text("name\n" * 3)
+    monkeypatch.setattr(folders, "MAX_LIST_BYTES", 14)
+    with pytest.raises(InputError, match="larger than 14 bytes"):
+        read_names(tmp_path / "list")
+
+
+def test_only_line_feeds_end_a_line_of_a_list(tmp_path: Path) -> None:
+    names = {"a\u2028b/1.jpg", "c\x85d/1.jpg", "e\x0bf/1.jpg"}
+    (tmp_path / "list").write_text("\n".join(sorted(names)), encoding="utf-8")
+    assert read_names(tmp_path / "list") == names
+
+
+def test_odd_names(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path / "set") + b"/\xff<b>"
+    os.makedirs(folder)
+    for name in ODD:
+        Path(os.fsdecode(folder + b"/" + name)).write_bytes(name)
+    faces = FolderFaces(tmp_path / "set")
+    assert sorted(faces.read(i) for i in range(len(faces))) == sorted(ODD)
+    assert len(faces.fingerprint()) == 64
+    (tmp_path / "list").write_bytes(b"\xff<b>/caf\xe9.jpg\n\xff<b>/..two dots.jpg\n")
+    assert len(FolderFaces(tmp_path / "set", tmp_path / "list")) == 2
+
+
+def test_fingerprint_is_over_sorted_names_and_sizes(tmp_path: Path) -> None:
+    top = fill(tmp_path / "one", "b/2.jpg", "a/1.jpg")
+    lines = hashlib.sha256(b"a/1.jpg\t5\nb/2.jpg\t5\n").hexdigest()
+    assert FolderFaces(top).fingerprint() == lines
+    assert FolderFaces(fill(tmp_path / "two", "a/1.jpg", "b/2.jpg")).fingerprint() == lines
+    assert FolderFaces(fill(top, "a/1.jpg", content=b"123456")).fingerprint() != lines
+    assert FolderFaces(fill(tmp_path / "two", "b/3.jpg")).fingerprint() != lines
+
+
+parts = st.text("ab. \u00e9\udcff<>&'\"$\t", min_size=1, max_size=5).filter(lambda s: s not in (".", ".."))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sets(st.tuples(parts, parts), min_size=1, max_size=8))
+def test_every_image_is_found_once(names: set[tuple[str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as top:
+        for owner, name in names:
+            fill(Path(top), f"{owner}/{name}.jpg")
+        wanted = sorted(f"{owner}/{name}.jpg" for owner, name in names if not owner.startswith("."))
+        if not wanted:
+            with pytest.raises(InputError):
+                FolderFaces(Path(top))
+            return
+        faces = FolderFaces(Path(top))
+        assert faces.paths == wanted
+        owners = sorted({path.split("/")[0] for path in wanted})
+        assert faces.labels.tolist() == [owners.index(path.split("/")[0]) for path in wanted]

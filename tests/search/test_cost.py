@@ -1,0 +1,170 @@
+"""The closed form against three counts of the built network: fvcore, torch's own, and a slow one with hooks."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import lru_cache
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mobileface.arch import Arch, Layer, Stage
+from mobileface.models import build
+from mobileface.models.fuse import fuse
+from mobileface.zoo import ZOO
+from search.cost import RULES, cost, cost_by_stage, layer_cost, total
+from search.count_built import fvcore_macs
+from tests.strategies import ODD, archs, examples, stages
+
+
+@lru_cache(maxsize=1)
+def without_values(arch: Arch) -> nn.Module:
+    """The network on torch's meta device: shapes without numbers, so that big ones are counted at once."""
+    return build(arch).to("meta").eval()
+
+
+def run(net: nn.Module) -> None:
+    with torch.no_grad():
+        net(torch.empty(1, 3, 112, 112, device="meta"))
+
+
+def torch_macs(arch: Arch) -> int:
+    """torch counts a multiply-add as two."""
+    with FlopCounterMode(display=False) as counter:
+        run(without_values(arch))
+    flops = counter.get_total_flops()
+    assert flops % 2 == 0
+    return flops // 2
+
+
+def lfrc_by_hooks(arch: Arch) -> int:
+    """The challenge's counter on modules as they run, output value by output value of one channel's group.
+
+    Convolution without bias: (2 Cin k^2 - 1) Ho Wo Cout, divided by the groups; with bias the -1 falls away.
+    Fully connected: 2 in out, less `out` without bias. Nothing else counts.
+    """
+    net, counted = without_values(arch), []
+
+    def conv(part: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        each = 2 * part.in_channels * part.kernel_size[0] * part.kernel_size[1]
+        if part.bias is None:
+            each -= 1
+        values = output.shape[1] * output.shape[2] * output.shape[3]
+        assert values * each % part.groups == 0
+        counted.append(values * each // part.groups)
+
+    def linear(part: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        counted.append(2 * part.in_features * part.out_features - (part.out_features if part.bias is None else 0))
+
+    hooks = []
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d):
+            hooks.append(part.register_forward_hook(conv))
+        elif isinstance(part, nn.Linear):
+            hooks.append(part.register_forward_hook(linear))
+    run(net)
+    for hook in hooks:
+        hook.remove()
+    return sum(counted)
+
+
+def check_built(arch: Arch) -> None:
+    """Everything but fvcore, which is slow on big networks."""
+    spent, net = cost(arch), without_values(arch)
+    assert spent.macs == torch_macs(arch)
+    assert spent.flops_lfrc == lfrc_by_hooks(arch)
+    assert spent.params == sum(p.numel() for p in net.parameters())
+    assert spent.running_stats == sum(b.numel() for b in net.buffers() if b.ndim)  # not num_batches_tracked
+    folded = fuse(build(arch))
+    assert spent.folded == sum(p.numel() for p in folded.parameters())
+    weights = sum(part.weight.numel() for part in folded.modules() if isinstance(part, nn.Conv2d))
+    assert spent.folded_weights == weights
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_zoo_entries_cost_what_the_network_costs(name: str) -> None:
+    check_built(ZOO[name])
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_fvcore_counts_the_same_on_zoo_entries(name: str) -> None:
+    assert fvcore_macs(ZOO[name]) == cost(ZOO[name]).macs
+
+
+@examples(10)
+@given(archs())
+@example(ODD)
+def test_random_members_cost_what_the_network_costs(arch: Arch) -> None:
+    check_built(arch)
+
+
+@examples(6)
+@given(archs())
+@example(ODD)
+def test_fvcore_counts_the_same_on_random_members(arch: Arch) -> None:
+    assert fvcore_macs(arch) == cost(arch).macs
+
+
+@pytest.mark.parametrize(
+    ("layer", "macs", "lfrc", "params"),
+    [
+        # 56 x 56 x 64 values of 3 * 9 products each
+        (Layer("stem", "conv", 3, 64, 56, 3, 2, padding=1), 5_419_008, 10_637_312, 1728),
+        # depthwise: Cin is not divided by the groups before the 1 is taken off: (2 * 64 * 9 - 1) * 56 * 56
+        (Layer("dw", "conv", 64, 64, 56, 3, 1, 64, padding=1), 1_806_336, 3_609_536, 576),
+        # groups of two channels: (2 * 128 * 9 - 1) * 7 * 7 * 128 / 64
+        (Layer("grouped", "conv", 128, 128, 7, 3, 1, 64), 112_896, 225_694, 2304),
+        # with bias: 2 * 24 * 1, and a value more for each output
+        (Layer("gate", "conv", 24, 1, 1, bias=True), 24, 48, 25),
+        (Layer("norm", "batch_norm", 64, 64, 56), 0, 0, 128),
+        (Layer("act", "prelu", 64, 64, 56), 0, 0, 64),
+        (Layer("act", "hard_swish", 64, 64, 56), 0, 0, 0),
+        (Layer("pool", "pool", 64, 64, 1), 0, 0, 0),
+    ],
+)
+def test_single_layers_by_hand(layer: Layer, macs: int, lfrc: int, params: int) -> None:
+    found = layer_cost(layer)
+    assert (found.macs, found.flops_lfrc, found.params) == (macs, lfrc, params)
+
+
+@examples(100)
+@given(stages(max_depth=4), st.integers(1, 40))
+def test_equal_hidden_widths_cost_the_same_in_both_forms(stage: Stage, hidden: int) -> None:
+    one = dataclasses.replace(stage, hidden=hidden)
+    each = dataclasses.replace(stage, hidden=(hidden,) * stage.depth)
+    assert cost(Arch("a", 8, (one,), 8, 8)) == cost(Arch("a", 8, (each,), 8, 8))
+
+
+@examples(100)
+@given(archs())
+def test_stages_sum_up_to_the_whole(arch: Arch) -> None:
+    rows = cost_by_stage(arch)
+    assert total((part, 1) for _, _, _, part in rows) == cost(arch)
+    wanted = ["stem", *(f"stages.{s}" for s in range(len(arch.stages))), "head", "gdc", "embedding"]
+    assert [stage for stage, *_ in rows] == wanted
+    assert [blocks for _, _, blocks, _ in rows[1:-3]] == [stage.depth for stage in arch.stages]
+
+
+def test_grids_by_stage() -> None:
+    grids = [grid for _, grid, _, _ in cost_by_stage(ODD)]
+    assert grids == [56, 28, 14, 7, 4, 2, 1, 1, 1, 1, 1]
+
+
+def test_bytes_of_an_exported_file() -> None:
+    """int8: weights of convolutions in a byte; biases and slopes stay float32."""
+    for arch in ZOO.values():
+        spent = cost(arch)
+        rest = spent.folded - spent.folded_weights
+        assert spent.size_bytes == 4 * (spent.params + spent.running_stats)
+        assert spent.size_mib * 2**20 == spent.size_bytes
+        sizes = {"fp32": 4 * spent.folded, "fp16": 2 * spent.folded, "int8": spent.folded_weights + 4 * rest}
+        assert spent.bytes_by_precision == sizes
+
+
+def test_rules_by_name() -> None:
+    spent = cost(ZOO["micro"])
+    assert {rule: spent.flops(rule) for rule in RULES} == {"lfrc": spent.flops_lfrc, "macs": spent.macs}

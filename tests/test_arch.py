@@ -1,0 +1,353 @@
+"""Architectures: validation with its text, files from outside, and the walk against the built network."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from mobileface.arch import (
+    MAX_CHANNELS,
+    MAX_FILE_BYTES,
+    MAX_STAGES,
+    Arch,
+    Stage,
+    arch_from_dict,
+    load_arch,
+)
+from mobileface.errors import InputError, one_line
+from mobileface.models import build
+from mobileface.zoo import ZOO, find_arch
+from tests.strategies import ODD, archs, examples
+
+ROW: dict[str, Any] = {"hidden": 8, "width": 4, "depth": 2, "stride": 2}
+PLAIN: dict[str, Any] = {"name": "p", "stem": 4, "head": 8, "embedding_dim": 5, "stages": [ROW]}
+PLAIN_YAML = """\
+stem: 4
+head: 8
+embedding_dim: 5
+stages:
+  - {hidden: [8, 6], width: 4, depth: 2, stride: 2}
+"""
+
+
+def refused(data: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        arch_from_dict(data, "here")
+    return str(caught.value)
+
+
+def refused_file(path: Path, text: str | bytes) -> str:
+    """The error's text without the file's name: one line, short, and it names the file."""
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(InputError) as caught:
+        load_arch(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert len(message) < 1000
+    assert message == one_line(caught.value)
+    return message.removeprefix(str(path))
+
+
+# -- validation
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("stem", 0, "stem is 0, wanted a whole number from 1 to 8192"),
+        ("stem", -3, "stem is -3, wanted a whole number from 1 to 8192"),
+        ("stem", True, "stem is True, wanted a whole number"),
+        ("stem", 8.0, "stem is 8.0, wanted a whole number"),
+        ("stem", "8", "stem is '8', wanted a whole number"),
+        ("stem", None, "stem is None, wanted a whole number"),
+        ("stem", [8], "stem is a list, wanted a whole number"),
+        ("head", MAX_CHANNELS + 1, "head is 8193, wanted a whole number from 1 to 8192"),
+        ("embedding_dim", float("nan"), "embedding_dim is nan, wanted a whole number"),
+        ("activation", "relu", "activation is 'relu', wanted one of prelu, leaky_relu, hard_swish"),
+        ("stem_depthwise", 1, "stem_depthwise is 1, wanted one of True, False"),
+        ("stem_depthwise", "no", "stem_depthwise is 'no', wanted one of True, False"),
+        ("name", "", "name is '', wanted 1 to 100 printable characters"),
+        ("name", "n" * 101, "wanted 1 to 100 printable characters"),
+        ("name", "a\nb", r"name is 'a\nb', wanted 1 to 100 printable characters"),
+        ("name", {"a": 1}, "name is a dict, wanted 1 to 100 printable characters"),
+        ("stages", [], "number of stages is 0, wanted a whole number from 1 to 64"),
+        ("stages", [ROW] * (MAX_STAGES + 1), "number of stages is 65, wanted"),
+        ("stages", "abc", "stages is str, wanted a list of rows"),
+        ("stages", [7], "stages.0: is int, wanted a table"),
+        ("family", "iresnet", "family 'iresnet' is not known; known: se_mobilefacenet"),
+        ("family", [1], "family a list is not known"),
+        ("heads", 8, "unknown key 'heads' (did you mean 'head'?); known: name, stem, stages"),
+        ("embeding_dim", 8, "(did you mean 'embedding_dim'?)"),
+        ("zzz", 8, "unknown key 'zzz'; known: "),
+        (5, 8, "unknown key 5; known: "),
+    ],
+)
+def test_bad_architectures_are_refused_by_name(key: Any, value: Any, text: str) -> None:
+    message = refused({**PLAIN, key: value})
+    assert message.startswith("here: ")
+    assert text in message
+
+
+def test_what_is_huge_is_shown_short() -> None:
+    assert "stem is a number of 16610 bits, wanted" in refused({**PLAIN, "stem": 10**5000})
+    assert len(refused({**PLAIN, "activation": "x" * 10**6})) < 300
+    assert len(refused({**PLAIN, "k" * 10**6: 1})) < 400
+    assert len(refused({**PLAIN, "family": "x" * 10**6})) < 300
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("depth", 0, "depth is 0, wanted a whole number from 1 to 512"),
+        ("depth", 513, "depth is 513, wanted a whole number from 1 to 512"),
+        ("width", True, "width is True, wanted a whole number"),
+        ("stride", 3, "stride is 3, wanted one of 1, 2"),
+        ("stride", 1.0, "stride is 1.0, wanted one of 1, 2"),
+        ("stride", True, "stride is True, wanted one of 1, 2"),
+        ("stride", [2], "stride is a list, wanted one of 1, 2"),
+        ("kernel", 7, "kernel is 7, wanted one of 3, 5"),
+        ("se", 1, "se is 1, wanted one of True, False"),
+        ("hidden", -1, "hidden is -1, wanted a whole number from 1 to 8192"),
+        ("hidden", [8], "hidden has 1 numbers for 2 blocks; give one for each"),
+        ("hidden", [8, 0], "hidden is 0, wanted a whole number"),
+        ("hidden", [8, [8]], "hidden is a list, wanted a whole number"),
+        ("hidden", "88", "hidden is '88', wanted a whole number"),
+        ("strid", 1, "unknown key 'strid' (did you mean 'stride'?)"),
+    ],
+)
+def test_bad_rows_are_refused_by_name(key: str, value: Any, text: str) -> None:
+    message = refused({**PLAIN, "stages": [{**ROW, key: value}]})
+    assert message.startswith("here: ")
+    assert text in message
+
+
+def test_missing_keys_are_named() -> None:
+    assert refused({k: v for k, v in PLAIN.items() if k != "head"}) == "here: 'head' is missing"
+    row = {k: v for k, v in ROW.items() if k != "stride"}
+    assert refused({**PLAIN, "stages": [ROW, row]}) == "here: stages.1: 'stride' is missing"
+    assert refused({k: v for k, v in PLAIN.items() if k != "stages"}).startswith("here: stages is NoneType")
+    assert refused([PLAIN]) == "here: is list, wanted a table with the keys of an architecture"
+
+
+def test_reading_leaves_its_data_alone() -> None:
+    data = {**PLAIN, "family": "se_mobilefacenet", "stages": [dict(ROW)]}
+    before = json.dumps(data)
+    assert arch_from_dict(data) == Arch("p", 4, (Stage(8, 4, 2, 2),), 8, 5)
+    assert json.dumps(data) == before
+
+
+# -- round trips and files
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_zoo_entries_survive_plain_data(name: str) -> None:
+    arch = ZOO[name]
+    assert arch_from_dict(json.loads(json.dumps(arch.to_dict()))) == arch
+
+
+@examples(50)
+@given(archs())
+def test_random_architectures_survive_plain_data(arch: Arch) -> None:
+    plain = json.loads(json.dumps(arch.to_dict()))
+    assert list(plain)[:2] == ["family", "name"]
+    back = arch_from_dict(plain)
+    assert back == arch
+    assert hash(back) == hash(arch)
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".yml", ".json", ".txt"])
+def test_files_are_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"mine{suffix}"
+    data = {"stem": 4, "head": 8, "embedding_dim": 5, "stages": [{**ROW, "hidden": [8, 6]}]}
+    path.write_text(json.dumps(data) if suffix == ".json" else PLAIN_YAML)
+    wanted = Arch("mine", 4, (Stage((8, 6), 4, 2, 2),), 8, 5)  # the file's name unless it holds one
+    assert load_arch(path) == wanted
+    assert find_arch(str(path)) == wanted
+
+
+def test_a_run_folder_is_read(tmp_path: Path) -> None:
+    (tmp_path / "arch.json").write_text(json.dumps(ODD.to_dict()))
+    assert load_arch(tmp_path) == find_arch(str(tmp_path)) == ODD
+
+
+def test_a_name_in_the_zoo_is_not_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "micro").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_arch("micro") is ZOO["micro"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mobilefacenett", "no architecture is called 'mobilefacenett' (did you mean 'mobilefacenet'?); known: micro"),
+        ("lfrc-step9", "(did you mean 'lfrc-step"),
+        ("?", "no architecture is called '?'; known: micro, tiny"),
+        ("no-such.yaml", "no-such.yaml: no architecture there; wanted a YAML or JSON file, or a run folder"),
+        ("no-such.json", "no-such.json: no architecture there"),
+        ("", "no architecture there"),  # the current folder, which is no run
+    ],
+)
+def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        find_arch(name)
+    assert text in str(caught.value)
+
+
+# -- hostile files
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_hostile_files_end_in_one_line(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    assert "is larger than 1048576 bytes" in refused_file(path, b" " * (MAX_FILE_BYTES + 1))
+    assert "wanted a table" in refused_file(path, "[1, 2]")
+    assert "wanted a table" in refused_file(path, "3")
+    assert "cannot be read as an architecture" in refused_file(path, "{")
+    assert "cannot be read as an architecture" in refused_file(path, b"\xff\xfe\x00x")
+    assert "cannot be read as an architecture" in refused_file(path, "[" * 5000)
+    assert "cannot be read as an architecture" in refused_file(path, '{"stem": ' + "9" * 10_000 + "}")
+    assert "stages is NoneType" in refused_file(path, "{}")
+    assert "unknown key" in refused_file(path, json.dumps({**PLAIN, "k" * 1000: 1}))
+    assert "stem is 'xxx" in refused_file(path, json.dumps({**PLAIN, "stem": "x" * 100_000}))
+    infinity = "Infinity" if suffix == ".json" else ".inf"
+    assert "stem is inf" in refused_file(path, json.dumps({**PLAIN, "stem": "?"}).replace('"?"', infinity))
+
+
+def lists_of_aliases(levels: int) -> str:
+    """9 ** levels strings once it is unfolded."""
+    rows = ["&a0 [" + ", ".join("x" * 9) + "]"]
+    rows += [f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return PLAIN_YAML.replace("stem: 4", f"stem: [{', '.join(rows)}]")
+
+
+def merged_tables(levels: int) -> str:
+    """9 ** levels keys for PyYAML to copy, in merge keys."""
+    rows = ["&m0 {" + ", ".join(f"k{i}: 1" for i in range(9)) + "}"]
+    rows += [f"&m{i} {{<<: [{', '.join([f'*m{i - 1}'] * 9)}]}}" for i in range(1, levels)]
+    return PLAIN_YAML.replace("stem: 4", f"stem: [{', '.join(rows)}]")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lists_of_aliases(30),
+        merged_tables(30),
+        "&a [*a]",
+        "*a",
+        PLAIN_YAML.replace("stem: 4", "stem: !!timestamp x"),
+        PLAIN_YAML.replace("stem: 4", 'stem: !!int ""'),
+        "!!python/object/apply:os.system [touch executed]",
+        "!!python/name:os.system",
+    ],
+)
+def test_yaml_holds_plain_data_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = refused_file(tmp_path / "x.yaml", text)
+    assert "anchors, aliases and tags are not read here" in message
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["stem: 0x" + "f" * 5000, "stem: 2001-99-99", "? [a, b]\n: 1", "stem: 1\n stem: 2", "=: =", "\x00"]
+)
+def test_odd_yaml_scalars_end_in_one_line(tmp_path: Path, text: str) -> None:
+    refused_file(tmp_path / "x.yaml", PLAIN_YAML.replace("stem: 4", text))
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name in ("pipe.yaml", "/dev/zero"):
+        with pytest.raises(InputError, match="no architecture there"):
+            load_arch(tmp_path / name)
+
+
+@examples(200)
+@given(st.text("-[]{}:,&*! \n\"'stemhidnw0128x.", max_size=60))
+def test_odd_text_is_an_input_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError):
+        load_arch(path)
+
+
+# -- the walk and the network
+
+
+def leaves(net: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, part) for name, part in net.named_modules() if not list(part.children())]
+
+
+def walk_matches_network(arch: Arch) -> None:
+    """Names in order, kinds, channels, and the maps that hooks see on a real image."""
+    net = build(arch).eval()
+    walked = [(f"{name}.{la.name}", la) for block in arch.walk() for name in block.names() for la in block.layers]
+    built = leaves(net)
+    assert [name for name, _ in walked] == [name for name, _ in built]
+    shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def note(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        shapes.append((tuple(inputs[0].shape), tuple(output.shape)))
+
+    for _, part in built:
+        part.register_forward_hook(note)
+    with torch.inference_mode():
+        net(torch.zeros(1, 3, 112, 112))
+    assert len(shapes) == len(walked)  # each is used once, in this order
+    for (name, layer), (before, after) in zip(walked, shapes, strict=True):
+        assert after == (1, layer.outputs, layer.grid, layer.grid), name
+        assert before[1] == layer.inputs, name
+    residual = {name: block.residual for block in arch.walk() for name in block.names() if block.first is not None}
+    assert {name: net.get_submodule(name).residual for name in residual} == residual
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_walk_is_the_network_of_each_zoo_entry(name: str) -> None:
+    walk_matches_network(ZOO[name])
+
+
+@examples(15)
+@given(archs())
+@example(ODD)
+def test_walk_is_the_network_of_random_members(arch: Arch) -> None:
+    walk_matches_network(arch)
+
+
+@examples(100)
+@given(archs())
+@example(ODD)
+def test_equal_neighbours_are_one_block(arch: Arch) -> None:
+    """Multiplicities give every block once; only equal residual blocks share a run."""
+    names = [name for block in arch.walk() for name in block.names()]
+    assert len(names) == len(set(names))
+    wanted = [f"stages.{s}.{b}" for s, stage in enumerate(arch.stages) for b in range(stage.depth)]
+    assert [name for name in names if name.startswith("stages.")] == wanted
+    for block in arch.walk():
+        assert block.repeat == len(block.names())
+        assert block.repeat == 1 or block.residual
+
+
+def test_the_walk_of_mobilefacenet_is_the_table_of_its_paper() -> None:
+    """Operator, output side and channels as MobileFaceNets prints them, one stage a row."""
+    last = {block.stage: block for block in ZOO["mobilefacenet"].walk()}
+    rows = [(stage, block.layers[-1].grid, block.layers[-1].outputs) for stage, block in last.items()]
+    assert rows == [
+        ("stem", 56, 64),
+        ("stages.0", 28, 64),
+        ("stages.1", 28, 64),
+        ("stages.2", 14, 128),
+        ("stages.3", 14, 128),
+        ("stages.4", 7, 128),
+        ("stages.5", 7, 128),
+        ("head", 7, 512),
+        ("gdc", 1, 512),
+        ("embedding", 1, 128),
+    ]

@@ -1,0 +1,81 @@
+"""Atomic files: whole under their name, or not there."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from mobileface import files
+
+
+def test_a_finished_block_gives_the_file_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    with files.atomic_path(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_an_error_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(type(error)), files.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_full_disk_at_fsync_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.json"
+    files.write_json(path, {"a": 1})
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_left_overs_of_a_killed_write_are_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    (tmp_path / ".file.txt.abc.tmp").write_text("half")
+    (tmp_path / ".other.txt.abc.tmp").write_text("not ours")
+    with files.atomic_path(path) as temporary:
+        temporary.write_text("whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".other.txt.abc.tmp", "file.txt"]
+
+
+def test_json_refuses_nan_and_takes_odd_names(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(path, {"a": float("nan")})
+    assert not path.exists()
+    odd = os.fsdecode(b"caf\xe9 <b>.jpg")
+    files.write_json(path, {"name": odd})
+    assert json.loads(path.read_text()) == {"name": odd}
+
+
+def test_sha256_is_that_of_the_content(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100_000)
+    assert files.sha256(path) == hashlib.sha256(b"x" * 100_000).hexdigest()
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOBILEFACE_CACHE", "/chosen")
+    assert files.cache_folder() == Path("/chosen")
+    monkeypatch.delenv("MOBILEFACE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert files.cache_folder() == Path("/xdg/mobileface")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert files.cache_folder() == Path.home() / ".cache" / "mobileface"

@@ -1,0 +1,98 @@
+"""The teacher's targets: the right numbers, computed once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mobileface.data.faceset import FaceSet
+from mobileface.data.folder import FolderFaces
+from mobileface.data.images import decode
+from mobileface.embedders.contract import InputContract
+from mobileface.errors import InputError
+from mobileface.training.teaching import teacher_targets
+
+
+class Means:
+    """An embedder that can be computed by hand: the channel means of the left and the right half."""
+
+    path, dim, sha256, contract, libraries = Path("means.onnx"), 6, "0" * 64, InputContract(), ()
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.images += len(images)
+        halves = (images[:, :, :56], images[:, :, 56:])
+        return np.concatenate([half.mean(axis=(1, 2), dtype=np.float64) for half in halves], 1).astype(np.float32) - 99
+
+
+def by_hand(faces: FaceSet) -> NDArray[np.float64]:
+    rows = []
+    for i in range(len(faces)):
+        image = decode(faces.read(i), faces.key(i))
+        both = Means()(image[None])[0].astype(np.float64) + Means()(image[None, :, ::-1])[0]
+        rows.append(both / np.sqrt((both**2).sum()))
+    return np.array(rows)
+
+
+def test_targets_are_the_normalised_sum_of_crop_and_flip(shared_faces: Path, cache: Path) -> None:
+    faces = FaceSet([FolderFaces(shared_faces)])
+    targets = teacher_targets(Means(), faces, cache)
+    np.testing.assert_allclose(targets, by_hand(faces), atol=1e-6)
+
+
+def test_they_are_computed_once_and_for_each_teacher(shared_faces: Path, cache: Path) -> None:
+    faces = FaceSet([FolderFaces(shared_faces)])
+    first, second, other = Means(), Means(), Means()
+    targets = teacher_targets(first, faces, cache)
+    assert first.images == 2 * len(faces)
+    np.testing.assert_array_equal(teacher_targets(second, faces, cache), targets)
+    assert second.images == 0
+    other.sha256 = "1" * 64
+    teacher_targets(other, faces, cache)
+    assert other.images == 2 * len(faces)
+
+
+def test_another_contract_is_another_teacher(shared_faces: Path, cache: Path) -> None:
+    faces = FaceSet([FolderFaces(shared_faces)])
+    teacher_targets(Means(), faces, cache)
+    other = Means()
+    other.contract = InputContract(color="bgr")
+    teacher_targets(other, faces, cache)
+    assert other.images == 2 * len(faces)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY garbage", None])
+def test_a_damaged_cache_is_made_anew(shared_faces: Path, cache: Path, damage: bytes | None) -> None:
+    faces = FaceSet([FolderFaces(shared_faces)])
+    targets = teacher_targets(Means(), faces, cache)
+    (file,) = (cache / "teachers").iterdir()
+    if damage is None:
+        np.save(file, np.full_like(targets, np.nan))
+    else:
+        file.write_bytes(damage)
+    again = Means()
+    np.testing.assert_array_equal(teacher_targets(again, faces, cache), targets)
+    assert again.images == 2 * len(faces)
+
+
+def test_a_bad_image_gets_no_target_and_stops_nothing(tmp_path: Path, make_folder, cache: Path) -> None:  # type: ignore[no-untyped-def]
+    folder = make_folder(tmp_path / "faces", 2, 3)
+    (folder / "person-0" / "face-1.jpg").write_bytes(b"not an image")
+    targets = teacher_targets(Means(), FaceSet([FolderFaces(folder)]), cache)
+    lengths = np.linalg.norm(targets, axis=1)
+    np.testing.assert_allclose(lengths, [1, 0, 1, 1, 1, 1], atol=1e-6)
+
+
+def test_a_teacher_without_a_direction_is_refused(shared_faces: Path, cache: Path) -> None:
+    class Zeros(Means):
+        def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            return np.zeros((len(images), 6), np.float32)
+
+    with pytest.raises(InputError, match="without a length"):
+        teacher_targets(Zeros(), FaceSet([FolderFaces(shared_faces)]), cache)
+    assert not list(cache.glob("teachers/*"))
