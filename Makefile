@@ -20,9 +20,9 @@ clean:
 	rm -rf .venv build *.egg-info
 
 .venv/bin/python:
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
-# A CPU build of torch is enough: CONTRIBUTING notes in README.md say how to choose one.
+# A CPU build of torch is enough; README.md says how to choose one.
 .venv/.onnx: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet -e '.[onnx]'
 	touch $@

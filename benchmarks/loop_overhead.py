@@ -67,7 +67,7 @@ def whole_steps(trainer: Trainer, total: int) -> Iterator[None]:
             row = step(trainer, batch, rate)
             state.seen += size
             state.seconds = time.monotonic() - began
-            log.write({**row, "images": state.seen, "images_per_s": progress.step(state.seen, row["loss"])})
+            log.write({**row, "images": state.seen, "images_per_s": progress.step(state.seen, row["terms"])})
             yield
     log.close()
 

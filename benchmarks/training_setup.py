@@ -8,7 +8,7 @@ import numpy as np
 
 from mobileface.data.faceset import FaceSet
 from mobileface.data.images import encode
-from mobileface.data.loading import Batch
+from mobileface.data.loading import Batch, batches
 from mobileface.data.recordio import RecordFaces, write_pack
 from mobileface.data.synthetic import sample
 from mobileface.training.loop import Trainer, prepare
@@ -44,4 +44,4 @@ def distilling(name: str, faces: FaceSet, run: Path, precision: str, compile_: s
 def in_memory(trainer: Trainer, count: int) -> list[Batch]:
     """The first `count` batches of the trainer's stream, read, decoded and augmented."""
     size = trainer.phase.batch
-    return [trainer.stream.__getitems__(list(range(i * size, (i + 1) * size))) for i in range(count)]
+    return list(batches(trainer.stream, 0, count * size, size, workers=0))

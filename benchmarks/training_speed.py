@@ -57,7 +57,8 @@ def measure(arch: str, precision: str, compile_: str, faces: FaceSet, folder: Pa
     batches = cycle(in_memory(trainer, IN_MEMORY))
     for _ in range(WARM_UP):
         step(trainer, next(batches), RATE)
-    ready, times = time.perf_counter(), []
+    ready = time.perf_counter()
+    times: list[float] = []
     while sum(times) < seconds:
         start = time.perf_counter()
         step(trainer, next(batches), RATE)

@@ -12,6 +12,8 @@ from mobileface.arch import INPUT_SIZE
 from mobileface.embedders.contract import Embedder
 from mobileface.errors import CheckFailed, InputError
 
+BATCHES = (1, 8)  # one image, and several: a fixed batch is a usual defect of exported files
+
 TINY = 1e-12  # the norm below which an embedding counts as zero
 
 
@@ -72,7 +74,7 @@ def parity(
     reference: Embedder,
     candidate: Embedder,
     images: NDArray[np.uint8],
-    batches: tuple[int, ...] = (1, 8),
+    batches: tuple[int, ...] = BATCHES,
     tolerance: Tolerance = TOLERANCES["fp32"],
 ) -> ParityReport:
     """Compare the raw embeddings of `images` (N, 112, 112, 3) uint8 RGB, given in pieces of each batch size.

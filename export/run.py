@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.parity import TOLERANCES, gate
-from export.to_onnx import OPSET, export_onnx
+from export.to_onnx import NEEDED, OPSET, export_onnx
 from mobileface.arch import load_arch
 from mobileface.card import versions
 from mobileface.data.align import TEMPLATE
@@ -25,6 +25,7 @@ from mobileface.report.read import number, read_json, string
 from mobileface.training.plan import BudgetLimits, Plan, read_plan
 
 EXPORTERS = {"onnx": export_onnx}
+PACKAGES = {"onnx": NEEDED}  # by format: what its exporter imports
 PRECISION = "fp32"
 ALIGNMENT = "arcface-112"  # the five points of mobileface.data.align.TEMPLATE
 NOT_STATED = "not stated"

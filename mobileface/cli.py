@@ -24,18 +24,26 @@ Debug = Annotated[bool, typer.Option("--debug", help="show tracebacks")]
 DataRoot = Annotated[Path | None, typer.Option("--data", help="folder that the recipe's paths begin in")]
 Out = Annotated[Path | None, typer.Option("--out", help="run folder; runs/NAME unless told otherwise")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="phases.0.images=20000")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="folder for the teacher's embeddings and indexes")]
 Recipe = Annotated[Path, typer.Argument(help="a plan in YAML, such as recipes/demo.yaml")]
 
 
 @app.command()
 def make(
-    recipe: Recipe, data: DataRoot = None, out: Out = None, overrides: Overrides = None, debug: Debug = False
+    recipe: Recipe,
+    data: DataRoot = None,
+    out: Out = None,
+    overrides: Overrides = None,
+    cache: Cache = None,
+    debug: Debug = False,
 ) -> None:
     """Do everything: budget, training, evaluation, export, parity, report. Goes on where it was stopped."""
 
     def run() -> None:
         from mobileface import factory
+        from mobileface.files import use_cache
 
+        use_cache(cache)
         report = factory.make(recipe, data, out, overrides or [], _console())
         print(f"report: {report}")
 
@@ -44,15 +52,21 @@ def make(
 
 @app.command()
 def train(
-    recipe: Recipe, data: DataRoot = None, out: Out = None, overrides: Overrides = None, debug: Debug = False
+    recipe: Recipe,
+    data: DataRoot = None,
+    out: Out = None,
+    overrides: Overrides = None,
+    cache: Cache = None,
+    debug: Debug = False,
 ) -> None:
     """Only the budget check and the training."""
 
     def run() -> None:
         from mobileface import factory
+        from mobileface.files import use_cache
 
-        _, folder = factory.train_recipe(recipe, data, out, overrides or [], _console())
-        print(f"run: {folder}")
+        use_cache(cache)
+        print(f"run: {factory.train_recipe(recipe, data, out, overrides or [], _console())}")
 
     raise typer.Exit(guarded(run, debug))
 
@@ -82,6 +96,9 @@ def evaluate(
         for key in ("mean", "std"):
             if key in contract:
                 contract[key] = _three(f"--{key}", str(contract[key]))
+        missing = [key for key in ("scale", "mean", "std") if key not in contract]
+        if contract.keys() - {"flip"} and missing:
+            raise InputError(f"--{missing[0]} is missing: an input contract needs --scale, --mean and --std")
         results = _evaluate(model, on, data, contract, threads, out, as_json)
         low = [r for r in results if min_accuracy is not None and r["accuracy"] < min_accuracy]
         if low:
@@ -140,6 +157,8 @@ def data_synth(
     def run() -> None:
         from mobileface.data.synthetic import write_synthetic
 
+        if there := [name for name in ("train.rec", "held_out.bin", "factors.csv") if (out / name).exists()]:
+            raise InputError(f"{out / there[0]}: is there already; wanted a folder without it")
         write_synthetic(out, identities, images, held_out, pairs, seed)
         print(f"wrote {out / 'train.rec'}, {out / 'held_out.bin'}, {out / 'factors.csv'}")
 
@@ -152,7 +171,7 @@ def data_info(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     debug: Debug = False,
 ) -> None:
-    """Count images and identities, decode every image, name the bad ones, print the set's hash."""
+    """Count images and identities, decode every image, name the bad ones."""
 
     def run() -> None:
         from mobileface.data.info import describe, text
@@ -195,11 +214,12 @@ def _evaluate(
     from mobileface.embedders.opening import open_embedder
     from mobileface.evaluation import verification
 
-    embedder = open_embedder(model, InputContract.from_dict(contract) if contract else None, threads)
+    given = InputContract.from_dict(contract) if "scale" in contract else None  # else the file's own
+    embedder = open_embedder(model, given, threads)
     folder = out or (model / "evaluation" if model.is_dir() else None)
     results = []
     for spec in on:
-        found = verification.evaluate(embedder, open_pairs(spec, data))
+        found = verification.evaluate(embedder, open_pairs(spec, data), contract.get("flip"))
         results.append(found.result)
         if folder is not None:
             verification.write_verification(found, folder)
@@ -228,7 +248,7 @@ def _three(option: str, text: str) -> list[float]:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(soft_wrap=True)
+    return Console(soft_wrap=True, markup=False)
 
 
 def main(argv: list[str] | None = None) -> int:

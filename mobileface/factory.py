@@ -9,8 +9,9 @@ import datetime
 import hashlib
 import json
 import os
-import shutil
 import tempfile
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,24 @@ import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
-from mobileface.arch import Arch, arch_from_dict
+from export.images import parity_images
+from export.parity import BATCHES
+from export.run import PACKAGES, export_run
+from mobileface.arch import Arch, arch_from_dict, load_arch
 from mobileface.card import describe_data, describe_teacher, versions
 from mobileface.data.faces import FaceSource
 from mobileface.data.faceset import FaceSet
 from mobileface.data.folder import FolderFaces
-from mobileface.data.images import decode
+from mobileface.data.images import BadImage, decode
 from mobileface.data.pairs import open_pairs
 from mobileface.data.recordio import RecordFaces
+from mobileface.data.synthetic import VERSION as SYNTHETIC_VERSION
+from mobileface.data.synthetic import write_synthetic
 from mobileface.embedders.contract import Embedder, InputContract
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import InputError
 from mobileface.evaluation.verification import evaluate, file_name, write_verification
-from mobileface.files import atomic_path, cache_folder, write_json
+from mobileface.files import atomic_path, cache_folder, locked, write_json
 from mobileface.training.plan import Plan, Source, Synthetic, Teacher, read_plan
 from mobileface.zoo import find_arch
 from search.budget import find_budget, judge, per_stage, require_fits
@@ -40,8 +46,14 @@ PARITY_IMAGES = 32
 
 
 def make(recipe: Path, data: Path | None, out: Path | None, overrides: list[str], console: Console) -> Path:
-    """Everything, from a recipe to a report; returns the report's path. Stations that are done are not redone."""
-    plan, run = train_recipe(recipe, data, out, overrides, console)
+    """Everything, from a recipe to a report; returns the report's path.
+
+    What is asked for at the end (sets, exporters) is looked for at the beginning. Training goes on where it was
+    stopped, and results that are there for the same weights are not computed again.
+    """
+    plan = load_plan(recipe, data, overrides)
+    check_stations(plan, console)
+    run = train_plan(plan, out, console)
     root = data_root(plan)
     sets = [_resolved(spec, root) for spec in plan.evaluate]
     results = [judge_model(run, run, spec, root, console) for spec in sets]
@@ -51,17 +63,36 @@ def make(recipe: Path, data: Path | None, out: Path | None, overrides: list[str]
     return finish_report(run, results)
 
 
-def train_recipe(
-    recipe: Path, data: Path | None, out: Path | None, overrides: list[str], console: Console
-) -> tuple[Plan, Path]:
-    """Budget check, data, teacher, training and card; returns the plan and its run folder."""
-    if data is not None:
-        overrides = [*overrides, f"data.root={json.dumps(os.fspath(data))}"]
-    plan = read_plan(recipe, overrides)
+def train_recipe(recipe: Path, data: Path | None, out: Path | None, overrides: list[str], console: Console) -> Path:
+    """Only the training; returns the run folder."""
+    return train_plan(load_plan(recipe, data, overrides), out, console)
+
+
+def load_plan(recipe: Path, data: Path | None, overrides: list[str]) -> Plan:
+    """The recipe with `--data` and `--set` in it."""
+    root = [] if data is None else [f"data.root={json.dumps(os.fspath(data))}"]
+    return read_plan(recipe, [*overrides, *root])
+
+
+def check_stations(plan: Plan, console: Console) -> None:
+    """InputError now for what would be missing after the training: a set to judge on, a package to export with."""
+    if plan.data.synthetic:
+        write_synthetic_once(plan.data.synthetic, data_root(plan), console)
+    root = data_root(plan)
+    names = [file_name(open_pairs(_resolved(spec, root), root).name) for spec in plan.evaluate]
+    if clash := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"evaluate: two sets are called {clash[0]!r}, and results are kept by name; rename one file")
+    for package in (p for kind in plan.export.formats for p in PACKAGES[kind]):
+        if find_spec(package) is None:
+            raise InputError(f"export: {package} is missing; wanted: pip install 'mobileface[onnx]', or formats: []")
+
+
+def train_plan(plan: Plan, out: Path | None, console: Console) -> Path:
+    """Budget check, data, teacher, training and card; returns the run folder."""
     arch = find_plan_arch(plan)
     verdict = budget_verdict(plan, arch)
     run = out or Path("runs") / plan.name
-    open_run_folder(run, plan, arch)
+    check_run_folder(run, plan, arch)
     if plan.data.synthetic:
         write_synthetic_once(plan.data.synthetic, data_root(plan), console)
     faces = open_faces(plan)
@@ -70,23 +101,29 @@ def train_recipe(
         f"{verdict['size_mib']:.2f} MiB), {len(faces):,} images of {faces.num_identities:,} identities, in {run}",
         highlight=False,
     )
-    teacher, targets = teach(plan, faces, console)
-    from mobileface.training.loop import train
+    from mobileface.training.loop import finished_facts, train
 
-    facts = train(plan, arch, run, faces, targets, console)
-    card = {
-        "name": plan.name,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "arch": arch.to_dict(),
-        "budget": {**verdict, "per_stage": per_stage(arch)},
-        "data": describe_data(faces, plan.data.licence, facts["skipped"]),
-        "teacher": describe_teacher(teacher),
-        "training": facts,
-        "versions": versions(),
-        "results": [],
-    }
-    write_json(run / "card.json", card)
-    return plan, run
+    with locked(run):
+        if finished_facts(run) is not None and (run / "card.json").exists():
+            return run  # the card says on what it was trained; today's data may be other
+        teacher, targets = teach(plan, faces, console)
+        write_json(run / "arch.json", arch.to_dict())
+        with atomic_path(run / "plan.yaml") as temporary:
+            temporary.write_text(plan.to_yaml(), encoding="utf-8")
+        facts = train(plan, arch, run, faces, targets, console)
+        card = {
+            "name": plan.name,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "arch": arch.to_dict(),
+            "budget": {**verdict, "per_stage": per_stage(arch)},
+            "data": describe_data(faces, plan.data.licence, facts["skipped"]),
+            "teacher": describe_teacher(teacher),
+            "training": facts,
+            "versions": versions(),
+            "results": [],
+        }
+        write_json(run / "card.json", card)
+    return run
 
 
 def find_plan_arch(plan: Plan) -> Arch:
@@ -102,20 +139,16 @@ def budget_verdict(plan: Plan, arch: Arch) -> dict[str, Any]:
     return require_fits(arch, find_budget(budget))
 
 
-def open_run_folder(run: Path, plan: Plan, arch: Arch) -> None:
-    """Make the folder, or go on in one that holds the same plan; another plan's folder is refused."""
-    text = plan.to_yaml()
-    kept = run / "plan.yaml"
-    if kept.exists():
-        before = read_plan(kept).to_yaml()
-        if before != text:
-            raise InputError(f"{run}: holds a run of another plan ({_difference(before, text)}); give another --out")
-    elif run.exists() and any(run.iterdir()):
+def check_run_folder(run: Path, plan: Plan, arch: Arch) -> None:
+    """A new folder, or one that holds a run of the same plan and architecture; anything else is an InputError."""
+    if (run / "plan.yaml").exists():
+        before, now = read_plan(run / "plan.yaml").to_yaml(), plan.to_yaml()
+        if before != now:
+            raise InputError(f"{run}: holds a run of another plan ({_difference(before, now)}); give another --out")
+        if (run / "arch.json").exists() and load_arch(run / "arch.json") != arch:
+            raise InputError(f"{run}: was begun when {arch.name} had other rows (arch.json); give another --out")
+    elif run.exists() and [p for p in run.iterdir() if not p.name.startswith(".") and p.name != "arch.json"]:
         raise InputError(f"{run}: is not empty and holds no plan.yaml; give another --out")
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / "arch.json", arch.to_dict())
-    with atomic_path(kept) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _difference(before: str, now: str) -> str:
@@ -136,25 +169,24 @@ def _flat(value: Any, key: str = "") -> list[str]:
 
 
 def data_root(plan: Plan) -> Path:
-    """Where the plan's paths begin; synthetic sets without a root of their own lie in the user's cache."""
-    if plan.data.synthetic and plan.data.root == ".":
-        key = json.dumps(plan.data.synthetic.model_dump(), sort_keys=True)
+    """Where the plan's paths begin; synthetic faces lie in the user's cache, by what they were drawn from."""
+    if plan.data.synthetic:
+        key = json.dumps([SYNTHETIC_VERSION, plan.data.synthetic.model_dump()], sort_keys=True)
         return cache_folder() / "synthetic" / hashlib.sha256(key.encode()).hexdigest()[:16]
     return Path(plan.data.root)
 
 
 def write_synthetic_once(wanted: Synthetic, root: Path, console: Console) -> None:
-    """Write train.rec and held_out.bin under `root` unless they are there: all of them or nothing."""
-    if (root / "held_out.bin").exists():
+    """Write train.rec and held_out.bin as the folder `root`, unless it is there: all of it or nothing."""
+    if root.exists():
         return
-    from mobileface.data.synthetic import write_synthetic
-
     console.print(f"writing {wanted.identities * wanted.images:,} synthetic faces to {root}", highlight=False)
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".synthetic") as folder:
-        write_synthetic(Path(folder), **wanted.model_dump())
-        for file in sorted(Path(folder).iterdir(), key=lambda path: path.name == "held_out.bin"):
-            shutil.move(file, root / file.name)  # the .bin last: it says that the set is whole
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".making-") as folder:
+        made = Path(folder) / "set"
+        write_synthetic(made, **wanted.model_dump())
+        if not root.exists():  # another process may have been faster
+            made.rename(root)
 
 
 def open_faces(plan: Plan) -> FaceSet:
@@ -216,7 +248,8 @@ def judge_model(run: Path, model: Path, spec: str, root: Path, console: Console)
     kept = run / "evaluation" / f"{name}.json"
     if kept.exists():
         result = json.loads(kept.read_text(encoding="utf-8"))
-        if (result["model_sha256"], result["data_sha256"]) == (embedder.sha256, pair_set.sha256):
+        wanted = (embedder.sha256, pair_set.sha256, embedder.contract.flip)
+        if (result["model_sha256"], result["data_sha256"], result["flip"]) == wanted:
             return result
     with console.status(f"judging {model.name} on {spec}"):
         verification = evaluate(embedder, pair_set)
@@ -229,15 +262,9 @@ def judge_model(run: Path, model: Path, spec: str, root: Path, console: Console)
 
 
 def export_run_folder(run: Path, plan: Plan, console: Console) -> list[dict[str, Any]]:
-    """Export to the plan's formats, each through the parity gate on images of the training set."""
-    from export.run import export_run
-
-    faces = open_faces(plan)
-    chosen = np.linspace(0, len(faces) - 1, min(PARITY_IMAGES, len(faces))).astype(int)
-    images = np.stack([decode(faces.read(int(i)), faces.key(int(i))) for i in chosen])
-    budget = plan.budget and find_budget(plan.budget if isinstance(plan.budget, str) else plan.budget.model_dump())
+    """Export to the plan's formats, each through the parity gate."""
     with console.status("export"):
-        entries = export_run(run, plan.export.formats, images, max_size_mib=budget.max_size_mib if budget else None)
+        entries = export_run(run, plan.export.formats, parity_crops(plan))
     for entry in entries:
         console.print(
             f"export: {entry['file']}, {entry['bytes'] / (1 << 20):.2f} MiB, equal to the network to "
@@ -245,6 +272,19 @@ def export_run_folder(run: Path, plan: Plan, console: Console) -> list[dict[str,
             highlight=False,
         )
     return entries
+
+
+def parity_crops(plan: Plan) -> NDArray[np.uint8]:
+    """Crops spread over the training set, bad ones left out; synthetic faces where the set is not at hand."""
+    crops: list[NDArray[np.uint8]] = []
+    with suppress(InputError, OSError):
+        faces = open_faces(plan)
+        for i in np.linspace(0, len(faces) - 1, min(PARITY_IMAGES, len(faces))).astype(int):
+            with suppress(BadImage):
+                crops.append(decode(faces.read(int(i)), faces.key(int(i))))
+    if len(crops) >= max(BATCHES):
+        return np.stack(crops)
+    return parity_images()
 
 
 def finish_report(run: Path, results: list[dict[str, Any]]) -> Path:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from mobileface.errors import InputError
+
+STALE_SECONDS = 3600
 
 
 @contextmanager
@@ -17,11 +23,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there takes its name when the block ends well.
 
     On an error (a full disk, Ctrl-C) the temporary file is removed and the old file stays as it was. After
-    kill -9 a file `.NAME.*.tmp` may be left over; the next write of the same name removes it.
+    kill -9 a file `.NAME.*.tmp` may be left over; a later write of the same name removes it once it is an hour old
+    (a younger one may be another process's).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{path.name}.*.tmp"):
-        stale.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if time.time() - stale.stat().st_mtime > STALE_SECONDS:
+                stale.unlink()
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -35,6 +44,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; InputError at once if another one holds it. A kill releases it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process works in it; wait for it, or give another --out") from None
+        yield
 
 
 def fsync_folder(folder: Path) -> None:
@@ -57,6 +78,12 @@ def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def use_cache(folder: Path | None) -> None:
+    """Make `cache_folder` give `folder`, in this process and those it starts; None changes nothing."""
+    if folder is not None:
+        os.environ["MOBILEFACE_CACHE"] = os.fspath(folder)
 
 
 def cache_folder() -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mobileface import files
+from mobileface.errors import InputError
 
 
 def test_a_finished_block_gives_the_file_its_name(tmp_path: Path) -> None:
@@ -48,11 +49,14 @@ def test_a_full_disk_at_fsync_keeps_the_old_file(tmp_path: Path, monkeypatch: py
 
 def test_left_overs_of_a_killed_write_are_removed_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
-    (tmp_path / ".file.txt.abc.tmp").write_text("half")
+    stale, young = tmp_path / ".file.txt.abc.tmp", tmp_path / ".file.txt.def.tmp"
+    stale.write_text("half")
+    young.write_text("another process's")
+    os.utime(stale, (0, 0))
     (tmp_path / ".other.txt.abc.tmp").write_text("not ours")
     with files.atomic_path(path) as temporary:
         temporary.write_text("whole")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".other.txt.abc.tmp", "file.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [young.name, ".other.txt.abc.tmp", "file.txt"]
 
 
 def test_json_refuses_nan_and_takes_odd_names(tmp_path: Path) -> None:
@@ -63,6 +67,14 @@ def test_json_refuses_nan_and_takes_odd_names(tmp_path: Path) -> None:
     odd = os.fsdecode(b"caf\xe9 <b>.jpg")
     files.write_json(path, {"name": odd})
     assert json.loads(path.read_text()) == {"name": odd}
+
+
+def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
+    refused = pytest.raises(InputError, match="another process works in it")
+    with files.locked(tmp_path), refused, files.locked(tmp_path):
+        pytest.fail("held twice")
+    with files.locked(tmp_path):
+        assert (tmp_path / ".lock").exists()
 
 
 def test_sha256_is_that_of_the_content(tmp_path: Path) -> None:

@@ -66,8 +66,13 @@ class FolderFaces:
 
 def _images(folder: Path) -> Iterator[tuple[str, int]]:
     """(path inside the folder, bytes) of each image that lies in a folder of its own."""
-    for top, folders, files in os.walk(folder):
+    seen: set[str] = set()  # real paths: a link may lead back to where it stands
+    for top, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        if os.path.realpath(top) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(top))
         inside = Path(top).relative_to(folder)
         if inside == Path():
             continue
@@ -76,11 +81,19 @@ def _images(folder: Path) -> Iterator[tuple[str, int]]:
                 yield str(PurePosixPath(inside) / name), (Path(top) / name).stat().st_size
 
 
+def _unreadable(error: OSError) -> None:
+    raise error
+
+
 def _chosen(
     found: list[tuple[str, int]], include: Path | None, exclude: Path | None, folder: Path
 ) -> list[tuple[str, int]]:
     wanted = read_names(include) if include else None
     refused = read_names(exclude) if exclude else frozenset()
+
+    for file, names in ((include, wanted), (exclude, refused)):
+        if file and not any(path in names or path.split("/", 1)[0] in names for path, _ in found):  # type: ignore[operator]
+            raise InputError(f"{file}: names nothing in {folder}; wanted identities or image paths inside of it")
 
     def listed(path: str, names: frozenset[str]) -> bool:
         return path in names or path.split("/", 1)[0] in names
@@ -102,6 +115,6 @@ def read_names(file: Path) -> frozenset[str]:
         raise InputError(f"{file}: no such list file; wanted one path or identity a line")
     if file.stat().st_size > MAX_LIST_BYTES:
         raise InputError(f"{file}: is larger than {MAX_LIST_BYTES} bytes; not a list of names")
-    text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
     names = (line.split("\t", 1)[0].strip() for line in text.split("\n"))
     return frozenset(name for name in names if name and not name.startswith("#"))

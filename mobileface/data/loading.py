@@ -31,6 +31,10 @@ class Batch:
     index: Tensor
     skipped: list[str]
 
+    def pin_memory(self) -> Batch:
+        """Asked for by the DataLoader where there is a GPU: pinned pages are copied in the background."""
+        return Batch(self.images.pin_memory(), self.index, self.skipped)
+
 
 def stream_seed(seed: int, phase: int, stream: int) -> int:
     """One 64-bit key for each (seed, phase, purpose)."""

@@ -23,6 +23,7 @@ from mobileface.files import atomic_path
 
 __all__ = ["Factors", "render", "sample", "sample_factors", "write_synthetic"]
 
+VERSION = 1  # of the pictures: what is kept on a disk is drawn anew when it rises
 FOLDS = 10  # of the verification protocol
 COLUMNS = ["file", "key", "identity", "split", *(field.name for field in fields(Factors))]
 

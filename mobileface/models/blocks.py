@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ def module(layer: Layer) -> nn.Module:
     return MODULES[layer.kind](layer.outputs)
 
 
-MODULES = {
+MODULES: dict[str, Callable[[int], nn.Module]] = {
     "batch_norm": nn.BatchNorm2d,
     "prelu": nn.PReLU,  # one slope a channel, from 0.25
     "leaky_relu": lambda channels: nn.LeakyReLU(0.25),

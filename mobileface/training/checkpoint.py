@@ -15,16 +15,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mobileface.errors import InputError, one_line
+from mobileface.errors import InputError, NonFiniteError, one_line
 from mobileface.files import atomic_path
 
 META, CHECKSUM = "mobileface", "sha256"
 
 
 def save(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write tensors and plain state atomically; the old file stays until the new one is whole."""
+    """Write tensors and plain state atomically; the old file stays until the new one is whole.
+
+    NonFiniteError, before anything is written, for a NaN or an infinity (an overflown running variance, say).
+    """
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {META: json.dumps(state), CHECKSUM: _checksum(ready)}
+    if bad := _not_finite(ready):
+        raise NonFiniteError(f"{path}: not written, tensor {bad!r} is not finite; the file before it stays")
+    text = json.dumps(state)
+    metadata = {META: text, CHECKSUM: _checksum(ready, text)}
     with atomic_path(path) as temporary:
         try:
             save_file(ready, temporary, metadata)
@@ -40,12 +46,12 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, FileNotFoundError) as error:
         raise InputError(f"{path}: is not a whole checkpoint ({one_line(error)})") from None
-    if META not in metadata or metadata.get(CHECKSUM) != _checksum(tensors):
+    text = metadata.get(META, "")
+    if not text or metadata.get(CHECKSUM) != _checksum(tensors, text):
         raise InputError(f"{path}: is damaged: its checksum does not fit; delete it to go on without it")
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise InputError(f"{path}: tensor {name!r} holds a NaN or an infinity; wanted finite values")
-    return tensors, json.loads(metadata[META])
+    if bad := _not_finite(tensors):
+        raise InputError(f"{path}: tensor {bad!r} holds a NaN or an infinity; wanted finite values")
+    return tensors, json.loads(text)
 
 
 def gather(network: nn.Module, terms: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -85,8 +91,13 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _not_finite(tensors: dict[str, Tensor]) -> str | None:
+    """The first tensor that holds a NaN or an infinity."""
+    return next((n for n, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()), None)
+
+
+def _checksum(tensors: dict[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class State:
     log_bytes: int = 0
     best: float | None = None  # validation AUC of checkpoints/best
     skipped: list[str] = field(default_factory=list)  # bad images, by name
+    inputs: str = ""  # hash of the data and the teacher's targets, which a resumed run must find again
 
 
 @dataclass
@@ -104,7 +106,7 @@ def train(
                 row = step(trainer, batch, learning_rate(phase.schedule, phase.optimizer.lr, state.seen, total))
                 state.seen += phase.batch
                 state.seconds = time.monotonic() - started
-                log.write({**row, "images": state.seen, "images_per_s": progress.step(state.seen, row["loss"])})
+                log.write({**row, "images": state.seen, "images_per_s": progress.step(state.seen, row["terms"])})
                 due = state.seen // trainer.every > (state.seen - phase.batch) // trainer.every
                 if due or state.seen >= total or interrupt.asked:
                     judged = due or state.seen >= total
@@ -144,6 +146,9 @@ def prepare(
     width = None if targets is None else targets.shape[1]
     terms = build_terms(phase, split.num_classes, arch.embedding_dim, width, plan.seed).to(device)
     steps = [(a.kind, a.p, a.model_dump(exclude={"kind", "p"})) for a in phase.views.clean]
+    held, skipped = held_out(faces, split.held_out, plan.seed)
+    if held is None:
+        say("no held-out identities to compare: the last checkpoint counts as the best")
     trainer = Trainer(
         phase=phase,
         run=run,
@@ -157,16 +162,19 @@ def prepare(
         stream=FaceStream(faces, split.train, steps, plan.seed, 0),
         classes=torch.from_numpy(split.classes),
         targets=None if targets is None else torch.from_numpy(targets),
-        held=held_out(faces, split.held_out, plan.seed),
+        held=held,
         every=plan.checkpoint.every_images,
         max_corrupt=plan.data.max_corrupt,
-        state=State(),
+        state=State(inputs=_inputs(faces, targets)),
     )
     if trainer.last.exists():
         tensors, saved = checkpoint.load(trainer.last)
+        if saved["inputs"] != trainer.state.inputs:
+            raise InputError(f"{run}: was begun with other training images or another teacher; give another --out")
         checkpoint.restore(tensors, network, terms, trainer.optimizer, trainer.last)
         trainer.state = State(**saved)
         say(f"going on from {trainer.state.seen:,} images of {trainer.last}")
+    _note_skipped(trainer, skipped)
     trainer.forward, is_compiled = compiled(network, plan.compile, phase.batch, device, precision, say)
     facts = {
         "device": device.type,
@@ -182,7 +190,7 @@ def prepare(
 
 def step(trainer: Trainer, batch: Batch, rate: float) -> dict[str, Any]:
     """One forward, backward and update; returns the log's row. Raises NonFiniteError before any update."""
-    _note_skipped(trainer, batch)
+    _note_skipped(trainer, batch.skipped)
     pixels = batch.images.to(trainer.device, non_blocking=True).permute(0, 3, 1, 2).float()
     with autocast(trainer.device, trainer.precision):
         embeddings = trainer.forward(pixels)
@@ -250,15 +258,23 @@ def _check_classes(phase: Phase, faces: FaceSet, split: Split) -> None:
             )
 
 
-def _note_skipped(trainer: Trainer, batch: Batch) -> None:
+def _inputs(faces: FaceSet, targets: NDArray[np.float32] | None) -> str:
+    """Hash of the images' names and sizes, their labels, and what the teacher said of them."""
+    digest = hashlib.sha256(faces.fingerprint().encode() + faces.labels.tobytes())
+    digest.update(b"" if targets is None else np.ascontiguousarray(targets))
+    return digest.hexdigest()
+
+
+def _note_skipped(trainer: Trainer, texts: list[str]) -> None:
     """Count bad images once each; more than the plan allows stop the training."""
-    for text in batch.skipped:
+    for text in texts:
         if text not in trainer.state.skipped:
             trainer.state.skipped.append(text)
     found = len(trainer.state.skipped)
     if found > trainer.max_corrupt:
         raise InputError(
-            f"{found} bad images are more than data.max_corrupt {trainer.max_corrupt}; the last: {batch.skipped[-1]}"
+            f"{found} bad images are more than data.max_corrupt {trainer.max_corrupt}; the last: "
+            f"{trainer.state.skipped[-1]}"
         )
 
 

@@ -35,7 +35,7 @@ def _switch(value: Any) -> Any:
 
 
 class Synthetic(Table):
-    """Procedural faces written as train.rec and held_out.bin under data.root before anything else."""
+    """Procedural faces, written as train.rec and held_out.bin into the cache before anything else."""
 
     identities: Positive = 200
     images: Positive = 40
@@ -69,7 +69,7 @@ class Validate(Table):
 
 
 class Data(Table):
-    """Where images come from. Paths are relative to `root`."""
+    """Where images come from. Paths are relative to `root`; synthetic faces have a root of their own."""
 
     train: list[Source] = Field(min_length=1)
     validate_: Validate = Field(Validate(), alias="validate")
@@ -77,6 +77,12 @@ class Data(Table):
     synthetic: Synthetic | None = None
     max_corrupt: int = Field(10, ge=0, description="bad images that are skipped before training stops")
     licence: str = "not stated"
+
+    @model_validator(mode="after")
+    def _one_root(self) -> Data:
+        if self.synthetic and self.root != ".":
+            raise ValueError(f"synthetic faces lie in the cache; leave root (--data), here {self.root!r}, out")
+        return self
 
 
 class Contract(Table):
@@ -311,6 +317,8 @@ class Plan(Table):
         taught = any(term.kind == "distillation" for phase in self.phases for term in phase.terms)
         if taught and self.teacher is None:
             raise ValueError("a distillation term needs a teacher: {model: FILE}")
+        if self.teacher and not taught:
+            raise ValueError("a teacher needs a distillation term that learns from it")
         return self
 
     def to_yaml(self) -> str:

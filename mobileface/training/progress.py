@@ -1,4 +1,4 @@
-"""The progress bar of a training: images per second, loss, time left."""
+"""The progress bar of a training: images per second, loss by term, time left."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Progress:
             progress.TextColumn("training"),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[speed]:.0f} images/s  loss {task.fields[loss]:.4f}"),
+            progress.TextColumn("{task.fields[speed]:.0f} images/s  {task.fields[loss]}"),
             progress.TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("training", total=total, completed=seen, speed=0.0, loss=float("nan"))
+        self._task = self._bar.add_task("training", total=total, completed=seen, speed=0.0, loss="")
         self._times: deque[tuple[float, int]] = deque([(time.monotonic(), seen)], WINDOW)
 
     def __enter__(self) -> Progress:
@@ -37,12 +37,13 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def step(self, seen: int, loss: float) -> float:
+    def step(self, seen: int, terms: dict[str, float]) -> float:
         """Move the bar to `seen` images; returns images per second over the last steps."""
         now = time.monotonic()
         first, from_seen = self._times[0]
         self._times.append((now, seen))
         speed = (seen - from_seen) / max(now - first, 1e-9)
+        loss = "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
         self._bar.update(self._task, completed=seen, speed=speed, loss=loss)
         return speed
 

@@ -12,13 +12,14 @@ class RunLog:
     """Appends rows to run/log.jsonl and scalars to TensorBoard event files in the same folder."""
 
     def __init__(self, run: Path, keep_bytes: int, seen: int) -> None:
-        """Keep the first `keep_bytes` of the log, those that the checkpoint knows of; `seen` images."""
+        """Keep the first `keep_bytes` of the log, those that the checkpoint knows of; `seen` images. TensorBoard
+        drops what it has from the first image after them on."""
         from torch.utils.tensorboard import SummaryWriter  # slow to import: only training pays for it
 
         path = run / "log.jsonl"
         self._file = path.open("ab")
         self._file.truncate(keep_bytes)
-        self._board = SummaryWriter(str(run), purge_step=seen if seen else None)
+        self._board = SummaryWriter(str(run), purge_step=seen + 1)
 
     def write(self, row: dict[str, Any]) -> None:
         """One JSON line; numbers of a step or a validation go to TensorBoard as well, against images seen."""

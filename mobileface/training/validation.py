@@ -27,23 +27,27 @@ class HeldOut:
     same: NDArray[np.bool_]
 
 
-def held_out(faces: FaceSet, indices: NDArray[np.int64], seed: int) -> HeldOut | None:
-    """Read the held-out images (at most MAX_IMAGES, drawn by `seed`); None where there are none to compare."""
+def held_out(faces: FaceSet, indices: NDArray[np.int64], seed: int) -> tuple[HeldOut | None, list[str]]:
+    """Read the held-out images (at most MAX_IMAGES, drawn by `seed`); None where there are none to compare.
+
+    Second: what is wrong with each image that could not be used.
+    """
     rng = np.random.Generator(np.random.Philox(key=[seed, 2]))
     chosen = np.sort(rng.permutation(indices)[:MAX_IMAGES])
-    images, labels = [], []
+    images, labels, skipped = [], [], []
     for i in chosen:
         try:
             images.append(decode(faces.read(int(i)), faces.key(int(i))))
             labels.append(faces.labels[i])
-        except BadImage:
-            continue
+        except BadImage as error:
+            skipped.append(str(error))
     first, second = np.triu_indices(len(images), 1)
     owner = np.array(labels)
     same = owner[first] == owner[second] if len(images) else np.zeros(0, bool)
     if not same.any() or same.all():
-        return None
-    return HeldOut(torch.from_numpy(np.stack(images)), first.astype(np.int64), second.astype(np.int64), same)
+        return None, skipped
+    pairs = (first.astype(np.int64), second.astype(np.int64), same)
+    return HeldOut(torch.from_numpy(np.stack(images)), *pairs), skipped
 
 
 @torch.inference_mode()

@@ -224,7 +224,7 @@ def ten_fold(score: np.ndarray, same: np.ndarray) -> float:
 
 def test_pixels_alone_do_not_verify(tmp_path: Path) -> None:
     """The demo's claim: raw pixels stay below 0.75, however they are normalised."""
-    write_synthetic(tmp_path, identities=1, images=1, held_out=40, pairs=400, seed=0)
+    write_synthetic(tmp_path, identities=1, images=1, held_out=40, pairs=300, seed=0)
     images, same = read_bin(tmp_path / "held_out.bin")
     pixels = np.stack([decode(image, "a pair") for image in images]).astype(np.float64)
     views = {

@@ -27,7 +27,8 @@ class Corners(nn.Module):
 
 def held(folder: Path) -> validation.HeldOut:
     faces = FaceSet([FolderFaces(folder)])
-    found = validation.held_out(faces, split_identities(faces, 0.6, 0).held_out, 0)
+    found, skipped = validation.held_out(faces, split_identities(faces, 0.6, 0).held_out, 0)
+    assert skipped == []
     assert found is not None
     return found
 
@@ -62,24 +63,25 @@ def test_it_judges_in_eval_mode_and_gives_the_mode_back(shared_faces: Path) -> N
 
 def test_nothing_to_compare(shared_faces: Path) -> None:
     faces = FaceSet([FolderFaces(shared_faces)])
-    assert validation.held_out(faces, np.zeros(0, np.int64), 0) is None
-    assert validation.held_out(faces, np.array([0, 1]), 0) is None  # one person: no impostor
-    assert validation.held_out(faces, np.array([0, 29]), 0) is None  # two people: no genuine pair
+    assert validation.held_out(faces, np.zeros(0, np.int64), 0) == (None, [])
+    assert validation.held_out(faces, np.array([0, 1]), 0)[0] is None  # one person: no impostor
+    assert validation.held_out(faces, np.array([0, 29]), 0)[0] is None  # two people: no genuine pair
 
 
 def test_a_bad_image_is_left_out(tmp_path: Path, make_folder) -> None:  # type: ignore[no-untyped-def]
     folder = make_folder(tmp_path / "faces", 2, 3)
     (folder / "person-0" / "face-1.jpg").write_bytes(b"not an image")
-    found = validation.held_out(FaceSet([FolderFaces(folder)]), np.arange(6), 0)
+    found, skipped = validation.held_out(FaceSet([FolderFaces(folder)]), np.arange(6), 0)
     assert found is not None
     assert len(found.images) == 5
+    assert skipped == ["faces/person-0/face-1.jpg: does not decode as an image"]
 
 
 def test_the_number_of_images_is_bounded(shared_faces: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(validation, "MAX_IMAGES", 10)
     faces = FaceSet([FolderFaces(shared_faces)])
-    first = validation.held_out(faces, np.arange(30), 1)
-    again = validation.held_out(faces, np.arange(30), 1)
+    first, _ = validation.held_out(faces, np.arange(30), 1)
+    again, _ = validation.held_out(faces, np.arange(30), 1)
     assert first is not None
     assert again is not None
     assert len(first.images) == 10
