@@ -24,7 +24,7 @@ from search.budget import main as budget
 COMMAND = ["-m", "search.budget", "lfrc-step5"]
 RUNS, PASSES, CANDIDATES = 21, 5, 20_000
 LIMITS = {"wall_s": 0.4, "candidates_per_s": 10_000}
-CACHES = (layers.conv_unit, layers.squeeze_excitation, costs.layer_cost, costs.block_cost)
+CACHES = (layers.conv_unit, layers.bottleneck, layers.squeeze_excitation, costs.layer_cost, costs.block_cost)
 
 
 def wall_times(runs: int) -> list[float]:

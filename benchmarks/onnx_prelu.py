@@ -88,9 +88,7 @@ def measure(arch: Arch, runs: int, folder: Path) -> dict[str, Any]:
     first, second = (session.run(["embedding"], {"input": pixels})[0] for session in sessions.values())
     times = take_turns(sessions, pixels, runs)
     found = {name: summary(values) for name, values in times.items()}
-    ratios = {
-        f"ratio_{k}": found["rewritten"][f"{k}_ms"] / found["prelu"][f"{k}_ms"] for k in ("min", "median")
-    }
+    ratios = {f"ratio_{k}": found["rewritten"][f"{k}_ms"] / found["prelu"][f"{k}_ms"] for k in ("min", "median")}
     return {
         "arch": arch.name,
         "runs": runs,
@@ -102,9 +100,7 @@ def measure(arch: Arch, runs: int, folder: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=400)
     parser.add_argument("archs", nargs="*", default=list(ARCHS))
     options = parser.parse_args()

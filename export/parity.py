@@ -127,9 +127,7 @@ def _in_batches(embedder: Embedder, images: NDArray[np.uint8], batch: int) -> ND
     return np.concatenate(pieces).astype(np.float64)
 
 
-def _answers(
-    candidate: Embedder, images: NDArray[np.uint8], batch: int, shape: tuple[int, ...]
-) -> NDArray[np.float64]:
+def _answers(candidate: Embedder, images: NDArray[np.uint8], batch: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """The candidate's embeddings. What is bad input elsewhere is here a fault of the export."""
     try:
         found = _in_batches(candidate, images, batch)

@@ -58,8 +58,7 @@ def export_run(
     name, folder = _file_name(run, plan), out or run / "export"
     metadata = file_metadata(run, card, plan, reference.sha256)
     return [
-        _export(kind, reference, folder / f"{name}.{kind}", metadata, images, limit)
-        for kind in dict.fromkeys(formats)
+        _export(kind, reference, folder / f"{name}.{kind}", metadata, images, limit) for kind in dict.fromkeys(formats)
     ]
 
 

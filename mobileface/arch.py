@@ -168,6 +168,7 @@ def conv_unit(
     return (conv, norm) if act is None else (conv, norm, Layer(f"{unit}act", act, outputs, outputs, grid))
 
 
+@lru_cache(maxsize=1 << 16)
 def bottleneck(
     inputs: int, hidden: int, width: int, before: int, kernel: int, stride: int, se: bool, act: str
 ) -> tuple[Layer, ...]:
@@ -177,9 +178,9 @@ def bottleneck(
     """
     grid = _half(before) if stride == 2 else before
     return (
-        *conv_unit(inputs, hidden, before, 1, 1, 1, act, unit="expand."),
-        *conv_unit(hidden, hidden, grid, kernel, stride, hidden, act, unit="depthwise."),
-        *conv_unit(hidden, width, grid, 1, 1, 1, None, unit="project."),
+        *conv_unit(inputs, hidden, before, 1, 1, 1, act, None, "expand."),
+        *conv_unit(hidden, hidden, grid, kernel, stride, hidden, act, None, "depthwise."),
+        *conv_unit(hidden, width, grid, 1, 1, 1, None, None, "project."),
         *(squeeze_excitation(width, act) if se else ()),
     )
 

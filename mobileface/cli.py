@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -129,9 +131,7 @@ def export(
 
 
 @app.command()
-def report(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="run folder")], debug: Debug = False
-) -> None:
+def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="run folder")], debug: Debug = False) -> None:
     """Write RUN/report.html anew from what the run folder holds."""
 
     def run() -> None:
@@ -248,9 +248,12 @@ def _three(option: str, text: str) -> list[float]:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(soft_wrap=True, markup=False)
+    return Console(soft_wrap=True, markup=False, emoji=False)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code (design: 0 done, 1 check, 2 input, 3 not finite, 130)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what no terminal can show
+            stream.reconfigure(errors="backslashreplace")
     return exit_code(lambda: app(args=argv, prog_name="mobileface"))

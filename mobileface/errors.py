@@ -60,9 +60,7 @@ def guarded(command: Callable[[], int | None], debug: bool = False) -> int:
     except Exception as error:  # a defect of ours: still one line, and how to see the rest
         if debug:
             traceback.print_exc()
-        print(
-            f"error: {type(error).__name__}: {one_line(error)} (a defect; --debug shows where)", file=sys.stderr
-        )
+        print(f"error: {type(error).__name__}: {one_line(error)} (a defect; --debug shows where)", file=sys.stderr)
         return 1
 
 

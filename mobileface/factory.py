@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import math
 import os
 import tempfile
 from contextlib import suppress
@@ -70,7 +71,7 @@ def train_recipe(recipe: Path, data: Path | None, out: Path | None, overrides: l
 
 def load_plan(recipe: Path, data: Path | None, overrides: list[str]) -> Plan:
     """The recipe with `--data` and `--set` in it."""
-    root = [] if data is None else [f"data.root={json.dumps(os.fspath(data))}"]
+    root = [] if data is None else [f"data.root={yaml.safe_dump(os.fspath(data), width=math.inf)}"]
     return read_plan(recipe, [*overrides, *root])
 
 
@@ -140,7 +141,14 @@ def budget_verdict(plan: Plan, arch: Arch) -> dict[str, Any]:
 
 
 def check_run_folder(run: Path, plan: Plan, arch: Arch) -> None:
-    """A new folder, or one that holds a run of the same plan and architecture; anything else is an InputError."""
+    """A new folder, or one that holds a run of the same plan and architecture; anything else is an InputError.
+
+    A run that failed before it saved anything does not count: its plan is what has to be mended.
+    """
+    if not os.fspath(run).isprintable():
+        raise InputError(f"{run}: wanted a name of printable text for a run folder (TensorBoard takes no other)")
+    if (run / "plan.yaml").exists() and not (run / "checkpoints").exists():
+        return
     if (run / "plan.yaml").exists():
         before, now = read_plan(run / "plan.yaml").to_yaml(), plan.to_yaml()
         if before != now:

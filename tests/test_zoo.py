@@ -57,11 +57,14 @@ def test_the_printed_flops_pin_down_the_gate(
         arch = dataclasses.replace(arch, stages=plain)
     else:
         monkeypatch.setattr(mobileface.arch, "SE_REDUCTION", reduction)
-    mobileface.arch.squeeze_excitation.cache_clear()
+    caches = (mobileface.arch.bottleneck, mobileface.arch.squeeze_excitation)
+    for cache in caches:
+        cache.cache_clear()
     try:
         assert millions(cost(arch).flops_lfrc) == printed
     finally:
-        mobileface.arch.squeeze_excitation.cache_clear()
+        for cache in caches:
+            cache.cache_clear()
 
 
 def test_table_1_row_by_row() -> None:

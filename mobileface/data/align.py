@@ -27,9 +27,7 @@ def similarity(landmarks: ArrayLike, size: int = SIZE) -> NDArray[np.float64]:
     """
     found = np.asarray(landmarks, np.float64)
     if found.shape != TEMPLATE.shape or not np.isfinite(found).all():
-        raise InputError(
-            f"landmarks of shape {found.shape}, wanted (5, 2) finite x, y in px: {found.tolist()}"
-        )
+        raise InputError(f"landmarks of shape {found.shape}, wanted (5, 2) finite x, y in px: {found.tolist()}")
     wanted = TEMPLATE * (size / SIZE)
     centre, target = found.mean(axis=0), wanted.mean(axis=0)
     source = np.ascontiguousarray(found - centre).view(np.complex128).ravel()

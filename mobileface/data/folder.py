@@ -99,9 +99,7 @@ def _chosen(
         return path in names or path.split("/", 1)[0] in names
 
     kept = [
-        (path, size)
-        for path, size in found
-        if (wanted is None or listed(path, wanted)) and not listed(path, refused)
+        (path, size) for path, size in found if (wanted is None or listed(path, wanted)) and not listed(path, refused)
     ]
     if not kept:
         lists = " and ".join(str(p) for p in (include, exclude) if p)

@@ -25,10 +25,7 @@ def read_lfw_pairs(path: Path) -> list[Pair]:
             f"{path}: holds {len(rows)} pairs, wanted {wanted} ({folds} folds of {per_kind} same and "
             f"{per_kind} different, as its first line says)"
         )
-    return [
-        (*_read_pair(path, number, line), index // (2 * per_kind))
-        for index, (number, line) in enumerate(rows)
-    ]
+    return [(*_read_pair(path, number, line), index // (2 * per_kind)) for index, (number, line) in enumerate(rows)]
 
 
 def read_lines(path: Path) -> list[str]:

@@ -114,15 +114,19 @@ def batches(stream: FaceStream, start: int, stop: int, batch: int, workers: int)
         batch_sampler=_Positions(start, stop, batch),
         collate_fn=_as_it_is,
         num_workers=workers,
-        worker_init_fn=_leave_ctrl_c_to_the_parent,
+        worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),
     )
     return map(_or_raise, iter(loader))  # iter() starts the workers
 
 
-def _leave_ctrl_c_to_the_parent(worker: int) -> None:
-    """A terminal's Ctrl-C reaches every process of the group; only the training decides what it means."""
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A terminal's Ctrl-C reaches every process of the group; only the training decides what it means.
+
+    SIGTERM ends a worker (the parent uses it), but in order: torch raises, anywhere, for one that a signal killed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
 
 
 def _or_raise(batch: Batch | Exception) -> Batch:

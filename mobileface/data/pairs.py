@@ -47,9 +47,7 @@ class PairSet:
                 "wanted at least one of each"
             )
         if len(np.unique(self.fold)) < 2:
-            raise InputError(
-                f"{self.name}: holds one fold, wanted two or more (a threshold comes from the others)"
-            )
+            raise InputError(f"{self.name}: holds one fold, wanted two or more (a threshold comes from the others)")
 
     def read(self, i: int) -> bytes:
         """The encoded image `i`; no more of a file than an image may have."""

@@ -49,9 +49,7 @@ def pack(label: float | Sequence[float], key: int, payload: bytes, id2: int = 0)
 def unpack(data: Buffer, name: str) -> Record:
     """The inverse of `pack`; the payload is a view of `data`. Raises InputError for data too short for it."""
     if len(data) < HEADER.size:
-        raise InputError(
-            f"{name}: holds {len(data)} bytes, wanted an image header of {HEADER.size} bytes or more"
-        )
+        raise InputError(f"{name}: holds {len(data)} bytes, wanted an image header of {HEADER.size} bytes or more")
     flag, label, number, id2 = HEADER.unpack_from(data)
     start = HEADER.size + 4 * flag
     if start > len(data):
@@ -87,9 +85,7 @@ def read_frame(view: memoryview, offset: int, name: str) -> tuple[int, memoryvie
         raise InputError(f"{name}: found 0x{magic:08x} at byte {offset}, wanted the magic 0x{MAGIC:08x}")
     start, length = offset + FRAME.size, lrec & MAX_LENGTH
     if start + length > size:
-        raise InputError(
-            f"{name}: is cut off: {length} bytes from byte {start}, but the file has {size} bytes"
-        )
+        raise InputError(f"{name}: is cut off: {length} bytes from byte {start}, but the file has {size} bytes")
     return lrec >> LENGTH_BITS, view[start : start + length], start + length + -length % 4
 
 

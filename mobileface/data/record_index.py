@@ -38,9 +38,7 @@ class Index:
     labels: Int64s  # 0..identities-1
     raw_labels: Int64s  # as the file holds them
     identities: int
-    fingerprint: (
-        str  # hex SHA-256 over (key, payload size), little-endian int64 pairs in the order of the keys
-    )
+    fingerprint: str  # hex SHA-256 over (key, payload size), little-endian int64 pairs in the order of the keys
 
 
 @dataclass(frozen=True)
@@ -108,9 +106,7 @@ def read_cached(path: Path) -> Index | None:
 def write_cached(path: Path, index: Index) -> None:
     """Write the table, then the notes that vouch for it."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(
-            file, np.stack([index.keys, index.offsets, index.labels, index.raw_labels]), allow_pickle=False
-        )
+        np.save(file, np.stack([index.keys, index.offsets, index.labels, index.raw_labels]), allow_pickle=False)
     sealed = seal(path, index.identities, index.fingerprint)
     notes = {"identities": index.identities, "fingerprint": index.fingerprint, "seal": sealed}
     write_json(path.with_suffix(".json"), notes)
@@ -199,9 +195,7 @@ def image_range(rec: Path, keys: Int64s, headers: Headers) -> slice:
     wrong = keys[:known] != np.arange(known)
     if known < first or wrong.any():
         gap = int(np.argmax(wrong)) if wrong.any() else known
-        raise InputError(
-            f"{rec}: record 0 says that records 1 to {first - 1} are images, but {gap} is not there"
-        )
+        raise InputError(f"{rec}: record 0 says that records 1 to {first - 1} are images, but {gap} is not there")
     return slice(1, first)
 
 

@@ -38,9 +38,7 @@ def read_idx(rec: Path, view: memoryview) -> tuple[Int64s, Int64s]:
         steps = np.diff(numbers[1], prepend=previous)
         if (steps <= 0).any():
             i = int(np.argmax(steps <= 0))
-            raise InputError(
-                f"{idx}: line {line + i}: the offset {numbers[1, i]} is not above that of the line before"
-            )
+            raise InputError(f"{idx}: line {line + i}: the offset {numbers[1, i]} is not above that of the line before")
         if numbers[1, -1] >= len(view):
             i = int(np.argmax(numbers[1] >= len(view)))
             found = f"record {numbers[0, i]} starts at byte {numbers[1, i]}"
@@ -69,9 +67,7 @@ def line_blocks(path: Path) -> Iterator[bytes]:
         while block := file.read(BLOCK):
             whole, newline, rest = (rest + block).rpartition(b"\n")
             if len(rest) > MAX_LINE:
-                raise InputError(
-                    f"{path}: holds a line of more than {MAX_LINE} bytes, wanted a key, a tab, an offset"
-                )
+                raise InputError(f"{path}: holds a line of more than {MAX_LINE} bytes, wanted a key, a tab, an offset")
             if newline:
                 yield whole.replace(b"\r\n", b"\n").removesuffix(b"\r") + newline
     if rest:
@@ -83,9 +79,7 @@ def parse_lines(block: bytes, path: Path, line: int) -> Int64s:
     text = np.frombuffer(block, np.uint8)
     ends, tabs = np.flatnonzero(text == NEWLINE), np.flatnonzero(text == TAB)
     starts = np.concatenate([[0], ends[:-1] + 1])
-    if len(tabs) == len(ends) and np.count_nonzero(text - ZERO < 10) + 2 * len(ends) == len(
-        text
-    ):  # uint8 wraps
+    if len(tabs) == len(ends) and np.count_nonzero(text - ZERO < 10) + 2 * len(ends) == len(text):  # uint8 wraps
         lengths = np.stack([tabs - starts, ends - tabs - 1])
         if lengths.min() > 0 and lengths.max() <= 18:
             return np.stack([digits(text, starts, lengths[0]), digits(text, tabs + 1, lengths[1])])
@@ -93,9 +87,7 @@ def parse_lines(block: bytes, path: Path, line: int) -> Int64s:
         fields = block[start:end].split(b"\t")
         if len(fields) != 2 or not all(field.isdigit() and len(field) <= 18 for field in fields):
             found = block[start : min(end, start + MAX_LINE)]
-            raise InputError(
-                f"{path}: line {line + i}: found {found!r}, wanted a key, a tab and a byte offset"
-            )
+            raise InputError(f"{path}: line {line + i}: found {found!r}, wanted a key, a tab and a byte offset")
     raise AssertionError("a line that is not as wanted was not found")
 
 

@@ -91,9 +91,7 @@ def _check(identities: int, images: int, held_out: int, pairs: int, seed: int) -
         if value < least:
             raise InputError(f"synthetic faces: {name} is {value}, wanted {least} or more")
     if pairs % (2 * FOLDS):
-        raise InputError(
-            f"synthetic faces: pairs is {pairs}, wanted a multiple of {2 * FOLDS} for 10 equal folds"
-        )
+        raise InputError(f"synthetic faces: pairs is {pairs}, wanted a multiple of {2 * FOLDS} for 10 equal folds")
 
 
 def _picture(seed: int, identity: int, index: int, rows: list[tuple[object, ...]], *place: object) -> bytes:
@@ -104,9 +102,7 @@ def _picture(seed: int, identity: int, index: int, rows: list[tuple[object, ...]
     return encode(image)
 
 
-def _training(
-    identities: int, images: int, seed: int, rows: list[tuple[object, ...]]
-) -> Iterator[tuple[int, bytes]]:
+def _training(identities: int, images: int, seed: int, rows: list[tuple[object, ...]]) -> Iterator[tuple[int, bytes]]:
     for identity in range(identities):
         for index in range(images):
             key = identity * images + index + 1  # record 0 is the pack's header
@@ -123,11 +119,7 @@ def _verification(
         there = np.arange(fold, people, FOLDS) if people >= 2 * FOLDS else np.arange(people)
         for number in range(pairs // FOLDS):
             same = number < pairs // FOLDS // 2
-            chosen = (
-                [int(rng.choice(there))] * 2
-                if same
-                else [int(i) for i in rng.choice(there, 2, replace=False)]
-            )
+            chosen = [int(rng.choice(there))] * 2 if same else [int(i) for i in rng.choice(there, 2, replace=False)]
             encoded = []
             for person in chosen:
                 place = "held_out.bin", sum(taken), "held_out"  # images stand in the .bin as they come

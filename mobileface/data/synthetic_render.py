@@ -92,9 +92,7 @@ def _background(rng: np.random.Generator) -> Floats:
     return cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC).astype(np.float32)
 
 
-def _face(
-    behind: Floats, key: int, factors: Factors, yaw: float, pitch: float, rng: np.random.Generator
-) -> Floats:
+def _face(behind: Floats, key: int, factors: Factors, yaw: float, pitch: float, rng: np.random.Generator) -> Floats:
     """The head before what is behind it: look up the skin and the light of every pixel."""
     drawn, turn = texture(key, factors.expression), rotation(yaw, pitch)
     placed = placement(key, factors.expression, turn, rng.normal(0, 0.5, (5, 2)))

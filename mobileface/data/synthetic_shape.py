@@ -86,9 +86,7 @@ def _features(who: Person, y: Floats, x: Floats) -> Floats:
     tip, base = who.nose_y, who.nose_y + 5.5
     aside = np.abs(x)
     rise = _curve(y, [-10, -3, tip - 4, tip, base, base + 3], [0, who.nose_bridge * 0.7, 0.82, 1, 0.25, 0])
-    width = _curve(
-        y, [-6, tip - 5, tip + 2], [who.bridge_width, who.bridge_width * 1.15, who.nose_width * 0.72]
-    )
+    width = _curve(y, [-6, tip - 5, tip + 2], [who.bridge_width, who.bridge_width * 1.15, who.nose_width * 0.72])
     nose = who.nose_out * rise * np.exp(-((aside / width) ** 2.2))
     wings = 2.6 * _bell(aside, who.nose_width * 0.85, 2.6) * _bell(y, tip + 2.5, 3.2)
     sockets = -3.2 * _bell(aside, who.eye_x - 2, 8.5) * _bell(y, -1, 6)
@@ -215,7 +213,5 @@ def _tilt(angle: Floats, depth: Floats, margin: Floats, pitch: float) -> tuple[F
         _between(np.ascontiguousarray(table[:, order]), left, share)[:, order].T for table in (angle, margin)
     )
     if pitch > 0:  # the outline of the dome, which no row shows
-        margin = np.minimum(
-            margin, highest - (np.float32(STEP) * np.arange(ROWS, dtype=np.float32))[::-1, None]
-        )
+        margin = np.minimum(margin, highest - (np.float32(STEP) * np.arange(ROWS, dtype=np.float32))[::-1, None])
     return angle, y, margin

@@ -158,9 +158,7 @@ def _blush(canvas: _Canvas, who: Person, skin: Colour) -> None:
 def _marks(canvas: _Canvas, who: Person, skin: Colour, rng: np.random.Generator) -> None:
     """Freckles over nose and cheeks, and a few moles."""
     places = rng.normal((0, 13), (17, 7), (70, 2))[: round(70 * max(0.0, who.freckles))]
-    freckles = [
-        _oval(x, y, size, size) for (x, y), size in zip(places, rng.uniform(0.5, 1, 70), strict=False)
-    ]
+    freckles = [_oval(x, y, size, size) for (x, y), size in zip(places, rng.uniform(0.5, 1, 70), strict=False)]
     if freckles:
         brown = skin * np.array([0.72, 0.58, 0.48], np.float32)
         canvas.shape(*freckles, colour=brown, alpha=0.65)
@@ -245,9 +243,7 @@ def _brows(canvas: _Canvas, who: Person, level: int) -> None:
     """A tapering arch over each eye; it rises with the expression."""
     t = np.linspace(0, 1, 11)
     x = who.brow_gap + t * who.brow_length * 1.9
-    middle = (
-        who.brow_y - 0.55 * level - who.brow_arch * np.sin(np.pi * t**1.3) - who.brow_tilt * (x - who.eye_x)
-    )
+    middle = who.brow_y - 0.55 * level - who.brow_arch * np.sin(np.pi * t**1.3) - who.brow_tilt * (x - who.eye_x)
     half = who.brow_thick * (0.55 + 0.45 * np.sin(np.pi * np.minimum(t + 0.25, 1))) * (1 - 0.6 * t**3)
     colour = hair_colour(who) * np.float32(0.7)
     canvas.both(_band(x, middle - half, middle + half), colour, soft=0.35, alpha=who.brow_dark)
@@ -266,9 +262,7 @@ def _mouth(canvas: _Canvas, who: Person, level: int) -> None:
     fold = who.nose_width + 2 + (wide + 1.5 - who.nose_width) * down**0.8  # x of the fold beside the mouth
     fold_y = who.nose_y + 3 + (who.mouth_y - who.nose_y - 1) * down
     beside = _band(fold_y, fold - 0.7, fold + 0.7)[:, ::-1]
-    canvas.both(
-        beside, skin * np.float32(0.55), soft=0.8, alpha=min(0.9, 0.05 + 0.5 * who.folds + 0.13 * level)
-    )
+    canvas.both(beside, skin * np.float32(0.55), soft=0.8, alpha=min(0.9, 0.05 + 0.5 * who.folds + 0.13 * level))
     canvas.shape(_band(x, upper, top + 0.2), colour=lip * np.float32(0.88), soft=0.3)
     canvas.shape(_band(x, bottom - 0.2, lower), colour=lip * np.float32(1.06), soft=0.4)
     dark = np.array([60, 22, 24], np.float32)

@@ -40,9 +40,7 @@ def read_bin(path: Path) -> tuple[list[bytes], NDArray[np.bool_]]:
     images = [image_bytes(image, f"{path}: image {i}") for i, image in enumerate(sequence(value[0], path))]
     same = bools(value[1], path)
     if len(images) != 2 * len(same) or not images:
-        raise InputError(
-            f"{path}: holds {len(images)} images and {len(same)} pairs, wanted two images for each pair"
-        )
+        raise InputError(f"{path}: holds {len(images)} images and {len(same)} pairs, wanted two images for each pair")
     return images, same
 
 

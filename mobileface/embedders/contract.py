@@ -41,9 +41,7 @@ class InputContract:
                 raise InputError(f"contract: {name} holds {min(values):g}, wanted numbers above 0")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
-                raise InputError(
-                    f"contract: {name} is {getattr(self, name)!r}, wanted one of {', '.join(known)}"
-                )
+                raise InputError(f"contract: {name} is {getattr(self, name)!r}, wanted one of {', '.join(known)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, lists and strings, as stored in JSON."""

@@ -29,9 +29,7 @@ class NetworkEmbedder:
 
     libraries: tuple[str, ...] = ("torch", "numpy")
 
-    def __init__(
-        self, network: nn.Module, path: Path, digest: str, contract: InputContract | None = None
-    ) -> None:
+    def __init__(self, network: nn.Module, path: Path, digest: str, contract: InputContract | None = None) -> None:
         self.network = network.eval()
         self.path = path
         self.sha256 = digest
@@ -63,9 +61,7 @@ def load_network(folder: Path) -> nn.Module:
         state = load_file(weights)
         network.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:  # RuntimeError: keys or shapes of another architecture
-        raise InputError(
-            f"{weights}: cannot be loaded into {folder / 'arch.json'} ({one_line(error)})"
-        ) from None
+        raise InputError(f"{weights}: cannot be loaded into {folder / 'arch.json'} ({one_line(error)})") from None
     for name, tensor in state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"{weights}: tensor {name!r} holds a NaN or an infinity, wanted finite weights")

@@ -73,9 +73,7 @@ class OnnxEmbedder:
         try:
             values = self._session.run(self._outputs, feed)
         except runtime_errors() as error:
-            raise InputError(
-                f"{self.path}: does not run on {len(pixels)} images ({one_line(error)})"
-            ) from None
+            raise InputError(f"{self.path}: does not run on {len(pixels)} images ({one_line(error)})") from None
         found = zip(self._outputs, values, strict=True)
         return {name: value[:count] for name, value in found if np.ndim(value) > 0}
 
@@ -84,12 +82,8 @@ def runtime_errors() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises for a file that it cannot load or run; they share no base of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    names = (
-        "EPFail EngineError Fail InvalidArgument InvalidGraph InvalidProtobuf ModelLoaded NoModel NoSuchFile"
-    )
-    found = (
-        getattr(state, name, None) for name in f"{names} NotFound NotImplemented RuntimeException".split()
-    )
+    names = "EPFail EngineError Fail InvalidArgument InvalidGraph InvalidProtobuf ModelLoaded NoModel NoSuchFile"
+    found = (getattr(state, name, None) for name in f"{names} NotFound NotImplemented RuntimeException".split())
     return (RuntimeError, *(error for error in found if error is not None))
 
 

@@ -70,9 +70,7 @@ def evaluate(
     return Verification(pair_set, scores, thresholds[judge], result)
 
 
-def embed(
-    embedder: Embedder, pair_set: PairSet, flip: str, progress: Progress | None = None
-) -> NDArray[np.float32]:
+def embed(embedder: Embedder, pair_set: PairSet, flip: str, progress: Progress | None = None) -> NDArray[np.float32]:
     """Raw embeddings (N, D) of a set's images; with flip "sum", plus those of the mirrored images."""
     total = len(pair_set.images)
     embeddings = np.empty((total, embedder.dim), np.float32)

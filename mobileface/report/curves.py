@@ -47,9 +47,7 @@ def dropped(steps: list[Json]) -> int:
 def step_plots(steps: list[Json]) -> list[Json]:
     """Loss, each of its terms, learning rate and speed against the images seen."""
     terms = list(dict.fromkeys(name for row in steps for name in mapping(dig(row, "terms"))))[:24]
-    wanted: list[tuple[str, str, tuple[str, ...], bool]] = [
-        ("Loss", "all terms, weighted and summed", ("loss",), True)
-    ]
+    wanted: list[tuple[str, str, tuple[str, ...], bool]] = [("Loss", "all terms, weighted and summed", ("loss",), True)]
     wanted += [(f"Term {name}", "before its weight", ("terms", name), True) for name in terms]
     wanted += [("Learning rate", "", ("lr",), False), ("Images a second", "", ("images_per_s",), True)]
     made = []

@@ -81,9 +81,7 @@ def measures(results: list[Json]) -> list[Json]:
             "share of the pairs judged rightly; ± is over the folds",
         ),
     ]
-    rates = {
-        rate: key for r in results for key in mapping(dig(r, "tar")) if (rate := parsed(key)) is not None
-    }
+    rates = {rate: key for r in results for key in mapping(dig(r, "tar")) if (rate := parsed(key)) is not None}
     for rate in sorted(rates, reverse=True)[:8]:
         key = rates[rate]
         rows.append(

@@ -81,9 +81,7 @@ def roc(key: str, curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> 
     decades = int(np.clip(np.ceil(-np.log10(smallest) - 1e-9), 1, 8))
     with drawing(key) as (axes, result):
         axes.set_xscale("log")
-        for points, (colour, line, width) in zip(
-            drawn, ((FIRST, "-", 1.8), (SECOND, "--", 1.4)), strict=False
-        ):
+        for points, (colour, line, width) in zip(drawn, ((FIRST, "-", 1.8), (SECOND, "--", 1.4)), strict=False):
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, linewidth=width)
         axes.set_xlim(10.0**-decades, 1)

@@ -33,13 +33,7 @@ def percent(share: float | None, digits: int = 2) -> str:
 
 def millions(value: float | None) -> str:
     """933_300_000 -> '933.3 M'; one unit for a whole table, so that rows compare at a glance."""
-    return (
-        NONE
-        if value is None
-        else f"{value / 1e6:,.1f}\u00a0M"
-        if value >= 5e4
-        else f"{value / 1e6:.3f}\u00a0M"
-    )
+    return NONE if value is None else f"{value / 1e6:,.1f}\u00a0M" if value >= 5e4 else f"{value / 1e6:.3f}\u00a0M"
 
 
 def count(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ def train(
     log.write({"event": "resume" if state.seen else "start", "images": state.seen, **facts})
     try:
         with Progress(console, total, state.seen) as progress, Interrupt() as interrupt:
-            for batch in loader:
+            for batch in _until_stopped(loader, interrupt):
                 row = step(trainer, batch, learning_rate(phase.schedule, phase.optimizer.lr, state.seen, total))
                 state.seen += phase.batch
                 state.seconds = time.monotonic() - started
@@ -113,6 +113,9 @@ def train(
                     save(trainer, log, progress.say if judged else None)
                 if interrupt.asked and state.seen < total:
                     raise KeyboardInterrupt
+            if state.seen < total:
+                save(trainer, log, None)
+                raise KeyboardInterrupt
     finally:
         log.close()
     tensors, saved = checkpoint.load(trainer.best)
@@ -120,6 +123,15 @@ def train(
     facts |= {"held_out_auc": state.best, "skipped": state.skipped}
     checkpoint.save(run / RESULT, checkpoint.part(tensors, "network."), facts)
     return facts
+
+
+def _until_stopped(loader: Iterator[Batch], interrupt: Interrupt) -> Iterator[Batch]:
+    """The batches; none any more when a signal that asked us to stop has ended the loading processes as well."""
+    try:
+        yield from loader
+    except (RuntimeError, OSError, EOFError):
+        if not interrupt.asked:
+            raise
 
 
 def finished_facts(run: Path) -> dict[str, Any] | None:

@@ -240,9 +240,7 @@ class Distillation(Table):
     weight: float = Field(1.0, ge=0)
 
 
-Term = Annotated[
-    Annotated[Classification | Distillation, Field(discriminator="kind")], BeforeValidator(_kind)
-]
+Term = Annotated[Annotated[Classification | Distillation, Field(discriminator="kind")], BeforeValidator(_kind)]
 
 
 class Views(Table):

@@ -94,9 +94,10 @@ def test_lists_that_leave_nothing_or_are_not_there(tmp_path: Path) -> None:
     top = fill(tmp_path / "set", "a/1.jpg")
     (tmp_path / "list").write_text("b\n")
     (tmp_path / "all").write_text("a\n")
-    with pytest.raises(InputError, match=f"no image of 1 is left by {tmp_path / 'list'}; wanted"):
-        FolderFaces(top, tmp_path / "list")
-    with pytest.raises(InputError, match=f"left by {tmp_path / 'all'} and {tmp_path / 'all'}"):
+    for lists in ((tmp_path / "list", None), (None, tmp_path / "list"), (tmp_path / "all", tmp_path / "list")):
+        with pytest.raises(InputError, match=f"^{tmp_path / 'list'}: names nothing in {top}; wanted identities or"):
+            FolderFaces(top, *lists)
+    with pytest.raises(InputError, match=f"no image of 1 is left by {tmp_path / 'all'} and {tmp_path / 'all'}; wanted"):
         FolderFaces(top, tmp_path / "all", tmp_path / "all")
     with pytest.raises(InputError, match="missing: no such list file"):
         FolderFaces(top, None, tmp_path / "missing")

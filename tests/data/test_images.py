@@ -135,14 +135,11 @@ def bomb(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in chunks
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
     )
 
 
-@pytest.mark.parametrize(
-    ("side", "message"), [(4000, "is 4000x4000 px"), (6000, "does not decode as an image")]
-)
+@pytest.mark.parametrize(("side", "message"), [(4000, "is 4000x4000 px"), (6000, "does not decode as an image")])
 def test_a_small_file_cannot_take_gigabytes(side: int, message: str) -> None:
     """In a process of its own: OpenCV reads its limit once, and the peak of memory is the process's."""
     code = (

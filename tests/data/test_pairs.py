@@ -180,9 +180,7 @@ def test_folds_are_chosen_and_counted_anew(tmp_path: Path) -> None:
         assert part.identity is not None
         people = [key[:3] for key in part.keys]
         assert np.unique(part.identity).size == len(set(people))
-        assert all(
-            (a == b) == (p == q) for (a, p), (b, q) in pairwise(zip(people, part.identity, strict=True))
-        )
+        assert all((a == b) == (p == q) for (a, p), (b, q) in pairwise(zip(people, part.identity, strict=True)))
     assert part.sha256 != whole.sha256
 
 
@@ -291,7 +289,5 @@ def test_bin_file(tmp_path: Path) -> None:
 
 def test_pairs_of_one_kind_are_refused(tmp_path: Path) -> None:
     write_bin(tmp_path / "same.bin", [(image(i), image(i), True) for i in range(12)])
-    with pytest.raises(
-        InputError, match="same: holds 12 pairs of one person and 0 of two, wanted at least one"
-    ):
+    with pytest.raises(InputError, match="same: holds 12 pairs of one person and 0 of two, wanted at least one"):
         open_pairs("same.bin", tmp_path)

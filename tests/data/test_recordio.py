@@ -29,9 +29,7 @@ from mobileface.errors import InputError
 MAGIC = bytes.fromhex("0a23d7ce")
 IMAGES = [(3, b"one"), (3, b""), (7, MAGIC), (7, b"12" + MAGIC), (8, b"1234" + MAGIC * 2 + b"5")]
 
-in_one_folder = settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+in_one_folder = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # pieces of 0 to 9 bytes with magics between them stand at aligned and at other places
 payloads = st.lists(st.one_of(st.just(MAGIC), st.binary(max_size=9))).map(b"".join)
 
@@ -152,9 +150,7 @@ def test_frames_are_split_where_the_description_says(data: bytes) -> None:
 
 
 @given(
-    st.one_of(
-        st.floats(width=32, allow_nan=False), st.lists(st.floats(width=32, allow_nan=False), min_size=1)
-    ),
+    st.one_of(st.floats(width=32, allow_nan=False), st.lists(st.floats(width=32, allow_nan=False), min_size=1)),
     st.integers(0, 2**64 - 1),
     st.binary(),
 )
@@ -165,18 +161,12 @@ def test_header_round_trip(label: Any, key: int, image: bytes) -> None:
     assert found.flag == (len(label) if isinstance(label, list) else 0)
 
 
-@given(
-    runs=st.lists(
-        st.tuples(st.integers(0, 2**24 - 1), st.lists(payloads, min_size=1, max_size=4)), min_size=1
-    )
-)
+@given(runs=st.lists(st.tuples(st.integers(0, 2**24 - 1), st.lists(payloads, min_size=1, max_size=4)), min_size=1))
 @example(runs=[(0, [b""])])
 @in_one_folder
 def test_pack_round_trip(tmp_path: Path, runs: list[tuple[int, list[bytes]]]) -> None:
     given_images = [(label, image) for label, group in dict(runs).items() for image in group]
-    rec = (
-        Path(tempfile.mkdtemp(dir=tmp_path)) / "train.rec"
-    )  # the cache tells files of one path by size and time
+    rec = Path(tempfile.mkdtemp(dir=tmp_path)) / "train.rec"  # the cache tells files of one path by size and time
     write_pack(rec, iter(given_images))
     faces = RecordFaces(rec, tmp_path / "cache")
     assert contents(faces) == given_images
@@ -197,15 +187,11 @@ def test_written_pack_has_insightfaces_layout(tmp_path: Path) -> None:
     records = [slow_record(file) for _ in range(9)]
     assert not file.read()
     assert records[0] == struct.pack("<IfQQff", 2, 0, 0, 1, 6, 9)
-    assert records[1:6] == [
-        struct.pack("<IfQQ", 0, label, i, 0) + jpeg for i, (label, jpeg) in enumerate(IMAGES, 1)
-    ]
+    assert records[1:6] == [struct.pack("<IfQQ", 0, label, i, 0) + jpeg for i, (label, jpeg) in enumerate(IMAGES, 1)]
     ranges = [(6, 1, 3), (7, 3, 5), (8, 5, 6)]
     assert records[6:] == [struct.pack("<IfQQff", 2, 0, key, 0, start, end) for key, start, end in ranges]
     assert (tmp_path / "property").read_text() == "9,112,112\n"
-    assert [line.split("\t")[0] for line in (tmp_path / "train.idx").read_text().splitlines()] == list(
-        "012345678"
-    )
+    assert [line.split("\t")[0] for line in (tmp_path / "train.idx").read_text().splitlines()] == list("012345678")
     write_pack(rec, IMAGES, identities=20)
     assert (tmp_path / "property").read_text() == "20,112,112\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["property", "train.idx", "train.rec"]
@@ -492,9 +478,7 @@ def test_an_idx_cut_off_anywhere(tmp_path: Path, open_rec: Any, layout: str) -> 
 
 @given(st.data(), st.booleans(), st.booleans())
 @in_one_folder
-def test_damage_ends_in_an_error_or_in_bytes(
-    tmp_path: Path, data: st.DataObject, idx: bool, last: bool
-) -> None:
+def test_damage_ends_in_an_error_or_in_bytes(tmp_path: Path, data: st.DataObject, idx: bool, last: bool) -> None:
     rec = write_raw(tmp_path / "a.rec", insightface_pack(last), idx)
     target = rec.with_suffix(".idx") if idx and data.draw(st.booleans()) else rec
     content = bytearray(target.read_bytes())

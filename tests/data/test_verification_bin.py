@@ -23,9 +23,7 @@ PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 IMAGES = [b"\xff\xd8one", b"", b"\x00\n\\'\"\xe9three", bytes(range(256)) * 2]
 SAME = [True, False]
 
-in_one_folder = settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+in_one_folder = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def written(folder: Path, data: bytes) -> Path:
@@ -45,14 +43,8 @@ def refused(folder: Path, data: bytes, *words: str) -> None:
 
 
 @in_one_folder
-@given(
-    st.lists(
-        st.tuples(st.binary(max_size=300), st.binary(max_size=300), st.booleans()), min_size=1, max_size=5
-    )
-)
-def test_what_is_written_is_read_and_pickle_agrees(
-    tmp_path: Path, pairs: list[tuple[bytes, bytes, bool]]
-) -> None:
+@given(st.lists(st.tuples(st.binary(max_size=300), st.binary(max_size=300), st.booleans()), min_size=1, max_size=5))
+def test_what_is_written_is_read_and_pickle_agrees(tmp_path: Path, pairs: list[tuple[bytes, bytes, bool]]) -> None:
     path = tmp_path / "pairs.bin"
     write_bin(path, iter(pairs))
     images, same = read_bin(path)
@@ -84,9 +76,7 @@ def test_numpy_things_that_files_hold(tmp_path: Path, protocol: int) -> None:
         assert images == IMAGES
         assert found.tolist() == SAME
     if protocol < 4:  # names are plain lines there, so that NumPy 1's are easily put in
-        data = pickle.dumps([arrays, [np.True_, np.False_]], protocol).replace(
-            b"numpy._core.", b"numpy.core."
-        )
+        data = pickle.dumps([arrays, [np.True_, np.False_]], protocol).replace(b"numpy._core.", b"numpy.core.")
         assert b"numpy.core." in data
         assert read_bin(written(tmp_path, data))[0] == IMAGES
 
@@ -101,11 +91,7 @@ def test_images_that_are_one_object_are_read_twice(tmp_path: Path) -> None:
 def python2_string(value: bytes, protocol: int) -> bytes:
     if protocol == 0:
         return b"S" + repr(value)[1:].encode() + b"\n"
-    return (
-        b"U" + bytes([len(value)]) + value
-        if len(value) < 256
-        else b"T" + struct.pack("<i", len(value)) + value
-    )
+    return b"U" + bytes([len(value)]) + value if len(value) < 256 else b"T" + struct.pack("<i", len(value)) + value
 
 
 @pytest.mark.parametrize("protocol", [0, 2])
@@ -335,10 +321,7 @@ def test_instructions_agree_with_pickletools() -> None:
     builders = {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4"}
     assert not names & builders
     used = itertools.chain.from_iterable(
-        (
-            opcode.code.encode("latin-1")
-            for opcode, _, _ in pickletools.genops(pickle.dumps((IMAGES, SAME), protocol))
-        )
+        (opcode.code.encode("latin-1") for opcode, _, _ in pickletools.genops(pickle.dumps((IMAGES, SAME), protocol)))
         for protocol in PROTOCOLS
     )
     assert set(used) <= plain_pickle.STEPS.keys() | {b"."}

@@ -62,9 +62,7 @@ def images() -> np.ndarray:
 
 @pytest.mark.parametrize("color", ["rgb", "bgr"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_pixels_arrive_as_the_contract_says(
-    tmp_path: Path, images: np.ndarray, color: str, layout: str
-) -> None:
+def test_pixels_arrive_as_the_contract_says(tmp_path: Path, images: np.ndarray, color: str, layout: str) -> None:
     contract = InputContract(200.0, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), layout=layout, color=color)
     shape, axes = (NCHW, (2, 3)) if layout == "nchw" else (("N", 112, 112, 3), (1, 2))
     path = write(tmp_path / "mean.onnx", mean_of(axes), shape=shape)

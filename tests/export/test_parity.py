@@ -50,9 +50,7 @@ def answers() -> NDArray[np.float64]:
 
 
 @pytest.fixture(scope="module")
-def exported(
-    tmp_path_factory: pytest.TempPathFactory, make: Callable[..., nn.Module]
-) -> tuple[NetworkEmbedder, bytes]:
+def exported(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., nn.Module]) -> tuple[NetworkEmbedder, bytes]:
     """A network as an embedder, and its file."""
     network, path = make(), tmp_path_factory.mktemp("export") / "net.onnx"
     export_onnx(network, path, {})
@@ -132,9 +130,7 @@ def test_a_file_that_does_not_answer_has_failed(answers: NDArray[np.float64]) ->
         parity(Table(answers), Table(answers[:, 1:]), numbered(8))
 
 
-def test_the_file_itself_passes(
-    tmp_path: Path, exported: tuple[NetworkEmbedder, bytes], images: Pixels
-) -> None:
+def test_the_file_itself_passes(tmp_path: Path, exported: tuple[NetworkEmbedder, bytes], images: Pixels) -> None:
     reference, content = exported
     path = tmp_path / "net.onnx"
     path.write_bytes(content)
@@ -160,18 +156,14 @@ def test_every_tampered_initializer_is_caught_and_the_file_removed(
         tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
         path = tmp_path / "net.onnx"
         onnx.save(model, path)
-        message = (
-            r"student\.onnx: is not the network, and is not kept: largest .* on 9 images at batch 1 and 8"
-        )
+        message = r"student\.onnx: is not the network, and is not kept: largest .* on 9 images at batch 1 and 8"
         with pytest.raises(CheckFailed, match=message) as caught:
             gate(reference, OnnxEmbedder(path), images, name="student.onnx")
         assert caught.value.exit_code == 1
         assert not path.exists(), tensor.name
 
 
-def test_a_file_that_breaks_is_removed(
-    tmp_path: Path, exported: tuple[NetworkEmbedder, bytes], images: Pixels
-) -> None:
+def test_a_file_that_breaks_is_removed(tmp_path: Path, exported: tuple[NetworkEmbedder, bytes], images: Pixels) -> None:
     """The batch size baked in (insightface issue 2406) and a NaN in the weights."""
     reference, content = exported
     path = tmp_path / "net.onnx"

@@ -16,9 +16,7 @@ from export.prelu import MaxForm, SplitForm, rewrite_prelu, rewritten
 from mobileface.errors import InputError
 
 SLOPES = st.one_of(
-    st.sampled_from(
-        [0.0, 1.0, -1.0, math.nextafter(1.0, 2), math.nextafter(1.0, 0), 2.0, -3.0, 0.25, 1e-300]
-    ),
+    st.sampled_from([0.0, 1.0, -1.0, math.nextafter(1.0, 2), math.nextafter(1.0, 0), 2.0, -3.0, 0.25, 1e-300]),
     st.floats(-100, 100),
 )
 INPUTS = st.one_of(st.sampled_from([0.0, -0.0, 5e-324, -5e-324, 1e300, -1e300]), st.floats(-1e6, 1e6))

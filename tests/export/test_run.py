@@ -117,9 +117,7 @@ def test_over_the_budget(run: Path, images: Pixels) -> None:
     assert limit({"budget": {"budget": None}}, None) is None
 
 
-def test_an_exporter_at_fault_leaves_nothing(
-    run: Path, images: Pixels, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_exporter_at_fault_leaves_nothing(run: Path, images: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     stale(run / "export")
     monkeypatch.setitem(EXPORTERS, "onnx", forgets_the_slopes)
     with pytest.raises(CheckFailed, match=r"nano\.onnx: is not the network, and is not kept: largest diff"):

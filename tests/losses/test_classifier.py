@@ -35,9 +35,7 @@ def dense(
 ) -> Tensor:
     """(B,) -log softmax, the obvious way: every logit of every sample, in float64."""
     m1, m2, m3 = numbers
-    cosines = (embeddings / embeddings.norm(dim=1, keepdim=True)) @ (
-        centres / centres.norm(dim=1, keepdim=True)
-    ).T
+    cosines = (embeddings / embeddings.norm(dim=1, keepdim=True)) @ (centres / centres.norm(dim=1, keepdim=True)).T
     rows = []
     for cos, label in zip(cosines, labels.tolist(), strict=True):
         own = cos[label]
@@ -65,9 +63,7 @@ def classifier(centres: Tensor, margin: Margin, **options: Any) -> Classifier:
     return made
 
 
-def values_and_gradients(
-    term: Classifier, embeddings: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def values_and_gradients(term: Classifier, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     embeddings = embeddings.detach().clone().requires_grad_()
     term.zero_grad()
     values, weights = term(Forward({"clean": embeddings}, labels))
@@ -101,9 +97,7 @@ def test_values_and_gradients_are_the_dense_ones(name: str, chunk: int | None, d
     wanted = expected(embeddings, centres, labels, 64.0, numbers)
     got = values_and_gradients(classifier(centres, margin, chunk=chunk), embeddings, labels)
     torch.testing.assert_close(got, wanted, atol=1e-9, rtol=1e-9)
-    single = values_and_gradients(
-        classifier(centres.float(), margin, chunk=chunk), embeddings.float(), labels
-    )
+    single = values_and_gradients(classifier(centres.float(), margin, chunk=chunk), embeddings.float(), labels)
     wanted = expected(embeddings.float(), centres.float(), labels, 64.0, numbers)
     torch.testing.assert_close([g.double() for g in single], list(wanted), atol=2e-3, rtol=2e-4)
 
@@ -145,9 +139,7 @@ def test_gradcheck(chunk: int) -> None:
     embeddings, centres, labels = problem(4, 5, 3, seed=3)
     units = torch.nn.functional.normalize(embeddings).requires_grad_()
     unit_centres = torch.nn.functional.normalize(centres).requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda u, c: target_and_others(u, c, labels, 7.0, chunk), (units, unit_centres)
-    )
+    assert torch.autograd.gradcheck(lambda u, c: target_and_others(u, c, labels, 7.0, chunk), (units, unit_centres))
     for margin, _ in CASES.values():
         term = classifier(centres, margin, scale=5.0, chunk=chunk)
 
@@ -303,9 +295,7 @@ def test_it_reads_the_view_that_it_names() -> None:
     embeddings, centres, labels = problem(4, 6, 3)
     term = classifier(centres, softmax(), view="degraded")
     values, _ = term(Forward({"clean": -embeddings, "degraded": embeddings}, labels))
-    torch.testing.assert_close(
-        values, dense(embeddings, centres, labels, 64.0, (1, 0, 0)), atol=1e-9, rtol=1e-9
-    )
+    torch.testing.assert_close(values, dense(embeddings, centres, labels, 64.0, (1, 0, 0)), atol=1e-9, rtol=1e-9)
 
 
 def test_nan_is_not_hidden() -> None:

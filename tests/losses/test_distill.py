@@ -49,16 +49,12 @@ def test_the_teacher_is_a_constant_and_its_length_does_not_matter() -> None:
 
 def test_it_reads_the_view_that_it_names() -> None:
     teacher = unit(6, 8)
-    values, _ = CosineDistillation(view="degraded")(
-        Forward({"clean": -teacher, "degraded": teacher}, LABELS, teacher)
-    )
+    values, _ = CosineDistillation(view="degraded")(Forward({"clean": -teacher, "degraded": teacher}, LABELS, teacher))
     assert values.abs().max() < 1e-6
 
 
 def test_a_missing_teacher_is_refused() -> None:
-    with pytest.raises(
-        InputError, match="distillation needs the teacher's embeddings; the plan names no teacher"
-    ):
+    with pytest.raises(InputError, match="distillation needs the teacher's embeddings; the plan names no teacher"):
         CosineDistillation()(Forward({"clean": unit(6, 8)}, LABELS))
 
 

@@ -352,9 +352,7 @@ def test_a_folder_with_a_plan_only_says_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["card.json", "plan.yaml", "log.jsonl", "evaluation", "export", "arch.json"])
-def test_any_part_may_be_missing(
-    run: Path, tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_part_may_be_missing(run: Path, tmp_path: Path, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("training_curve", "validation_curve", "roc", "histogram"):
         monkeypatch.setattr(plots, name, lambda *_: "<svg></svg>")
     copy = tmp_path / "run"
@@ -381,9 +379,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         (b'{"a": ' + b"9" * 4500 + b"}", "larger than 4096 bytes"),
     ],
 )
-def test_damaged_json_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, wanted: str
-) -> None:
+def test_damaged_json_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, wanted: str) -> None:
     monkeypatch.setattr(read, "JSON_LIMIT", 4096 if len(content) < 10_000 else 1 << 20)
     (tmp_path / "report.html").write_text("the old one")
     (tmp_path / "card.json").write_bytes(content)
@@ -480,9 +476,7 @@ def test_visible_text_can_be_encoded_and_printed(raw: str) -> None:
         assert shown == raw
 
 
-@given(
-    st.binary(max_size=64), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"<svg", b"GIF89a"])
-)
+@given(st.binary(max_size=64), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"<svg", b"GIF89a"]))
 def test_only_jpeg_and_png_become_data_addresses(body: bytes, magic: bytes) -> None:
     content = magic + body
     uri = data_uri(base64.b64encode(content).decode())
@@ -492,9 +486,7 @@ def test_only_jpeg_and_png_become_data_addresses(body: bytes, magic: bytes) -> N
         assert base64.b64decode(uri.partition(",")[2]) == content
 
 
-@pytest.mark.parametrize(
-    "value", [None, 3, "", "@@", "é", "/9j/ 4AAQ", 'x" onerror="alert(1)', "A" * 2_000_000]
-)
+@pytest.mark.parametrize("value", [None, 3, "", "@@", "é", "/9j/ 4AAQ", 'x" onerror="alert(1)', "A" * 2_000_000])
 def test_what_is_not_base64_of_an_image_is_left_out(value: object) -> None:
     assert data_uri(value) is None
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mobileface import models
 from mobileface.arch import Arch, Stage
-from mobileface.errors import InputError
+from mobileface.errors import InputError, NonFiniteError
 from mobileface.training import checkpoint
 from mobileface.training.loop import make_optimizer
 from mobileface.training.plan import Optimizer
@@ -100,12 +100,21 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
-def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float, kind: torch.dtype) -> None:
+def test_values_that_are_not_finite_are_refused(
+    saved: Path, value: float, kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not written; a file that holds them, by whatever means, is not read."""
     tensor = torch.zeros(3, 3, dtype=kind)
     tensor[1, 2] = value
-    checkpoint.save(tmp_path / "a.safetensors", {"good": torch.zeros(1), "terms.bad": tensor}, {})
-    with pytest.raises(InputError, match=r"a\.safetensors: tensor 'terms\.bad' holds a NaN or an infinity"):
-        checkpoint.load(tmp_path / "a.safetensors")
+    tensors = {"good": torch.zeros(1), "terms.bad": tensor}
+    with pytest.raises(NonFiniteError, match=r"last\.safetensors: not written, tensor 'terms\.bad' is not finite"):
+        checkpoint.save(saved, tensors, {})
+    assert equal(checkpoint.load(saved)[0], TENSORS)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_not_finite", lambda tensors: None)
+        checkpoint.save(saved, tensors, {})
+    with pytest.raises(InputError, match=r"last\.safetensors: tensor 'terms\.bad' holds a NaN or an infinity"):
+        checkpoint.load(saved)
 
 
 def full(*_: object, **__: object) -> None:

@@ -65,7 +65,6 @@ def assert_same(run: Path, reference: Path, steps: range = range(4, 73, 4)) -> N
     assert rows(run, "validation") == rows(reference, "validation")
     facts = [checkpoint.load(folder / "model.safetensors")[1] for folder in (run, reference)]
     assert facts[0] | {"seconds": 0} == facts[1] | {"seconds": 0}
-    assert not [path for path in run.rglob("*") if path.name.endswith(".tmp")]
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +87,9 @@ def case(folder: Path, targets: NDArray[np.float32], make_plan_data: MakeData) -
 
     def made(terms: str, optimizer: str) -> tuple[dict[str, Any], Targets]:
         phase = {"terms": TERMS[terms], "optimizer": OPTIMIZERS[optimizer]}
-        data = make_plan_data(folder, phase=phase, teacher={"model": "not-opened.onnx"})
-        return data, None if terms == "classification" else targets
+        if terms == "classification":
+            return make_plan_data(folder, phase=phase), None
+        return make_plan_data(folder, phase=phase, teacher={"model": "not-opened.onnx"}), targets
 
     return made
 
@@ -158,6 +158,7 @@ def test_stopped_and_taken_up_again(
     train(plan, run, targets)
     assert_same(run, whole(terms, optimizer))
     assert [row["images"] for row in rows(run, "resume")] == [4, 24, 28, 52]
+    assert not list(run.rglob("*.tmp")) + list(run.rglob(".*.tmp"))
 
 
 def test_a_second_ctrl_c_stops_at_once_and_the_checkpoint_before_stays(
@@ -292,9 +293,7 @@ def test_a_damaged_checkpoint_is_named_and_not_passed_over(
 def test_a_target_of_nan_names_term_and_images(
     folder: Path, make_plan: MakePlan, targets: NDArray[np.float32], tmp_path: Path
 ) -> None:
-    plan = make_plan(
-        folder, phase={"terms": ["distillation"]}, teacher={"model": "x"}, checkpoint={"every_images": 4}
-    )
+    plan = make_plan(folder, phase={"terms": ["distillation"]}, teacher={"model": "x"}, checkpoint={"every_images": 4})
     arch, faces = find_plan_arch(plan), open_faces(plan)
     (tmp_path / "run").mkdir()
     trainer, _ = loop.prepare(plan, arch, tmp_path / "run", faces, targets, print)
@@ -325,12 +324,11 @@ def test_a_rate_beyond_all_measure_never_spoils_a_checkpoint(
 ) -> None:
     phase = {"optimizer": {"kind": optimizer, "lr": rate}, "schedule": {"kind": "constant"}}
     plan = make_plan(folder, phase=phase, checkpoint={"every_images": every})
-    with pytest.raises(NonFiniteError, match=r"^not finite: .*last good checkpoint: ") as caught:
+    with pytest.raises(NonFiniteError, match=r"not finite") as caught:
         train(plan, tmp_path / "run")
-    last = tmp_path / "run" / "checkpoints" / "last.safetensors"
-    assert (str(last) in str(caught.value)) == last.exists()
-    if last.exists():
-        checkpoint.load(last)
+    assert "\n" not in str(caught.value)
+    for kept in (tmp_path / "run").glob("checkpoints/*"):
+        checkpoint.load(kept)
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 

@@ -79,9 +79,7 @@ KINDS: dict[str, dict[str, Any]] = {
     st.integers(1, 2000),
     st.integers(0, 3000),
 )
-def test_rates_stay_between_nothing_and_the_peak(
-    kind: str, peak: float, warmup: int, total: int, seen: int
-) -> None:
+def test_rates_stay_between_nothing_and_the_peak(kind: str, peak: float, warmup: int, total: int, seen: int) -> None:
     schedule = Schedule(kind=kind, warmup=0 if kind == "one_cycle" else warmup, **KINDS[kind])  # type: ignore[arg-type]
     rate = learning_rate(schedule, peak, seen, total)
     assert 0 <= rate <= peak * (1 + 1e-12)

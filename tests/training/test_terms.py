@@ -42,9 +42,7 @@ def test_a_term_is_its_weighted_mean_and_the_loss_their_weighted_sum() -> None:
 
 
 def test_a_term_that_weighs_nothing_is_zero_and_not_nan() -> None:
-    loss, _ = weigh(
-        nn.ModuleDict({"distillation": Fixed([4, 8], [0, 0])}), phase({"kind": "distillation"}), anything()
-    )
+    loss, _ = weigh(nn.ModuleDict({"distillation": Fixed([4, 8], [0, 0])}), phase({"kind": "distillation"}), anything())
     assert float(loss) == 0.0
 
 
