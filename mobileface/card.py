@@ -10,8 +10,8 @@ from typing import Any
 from mobileface.data.faceset import FaceSet
 from mobileface.embedders.contract import Embedder
 
-LIBRARIES = ("mobileface", "torch", "numpy", "opencv-python-headless", "safetensors")
-LIBRARIES += ("onnx", "onnxscript", "onnxruntime")
+TRAINING = ("mobileface", "torch", "numpy", "opencv-python-headless", "safetensors")
+LIBRARIES = (*TRAINING, "onnx", "onnxscript", "onnxruntime")
 
 
 def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:

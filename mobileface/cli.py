@@ -94,7 +94,7 @@ def evaluate(
 
     def run() -> None:
         given = {"scale": scale, "mean": mean, "std": std, "layout": layout, "color": color, "flip": flip}
-        contract = {key: value for key, value in given.items() if value is not None}
+        contract: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         for key in ("mean", "std"):
             if key in contract:
                 contract[key] = _three(f"--{key}", str(contract[key]))

@@ -112,7 +112,7 @@ def train_plan(plan: Plan, out: Path | None, console: Console) -> Path:
         with atomic_path(run / "plan.yaml") as temporary:
             temporary.write_text(plan.to_yaml(), encoding="utf-8")
         facts = train(plan, arch, run, faces, targets, console)
-        card = {
+        card: dict[str, Any] = {
             "name": plan.name,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "arch": arch.to_dict(),
@@ -233,7 +233,8 @@ def teach(plan: Plan, faces: FaceSet, console: Console) -> tuple[Embedder | None
 
 def open_teacher(teacher: Teacher, root: Path) -> Embedder:
     """The plan's teacher as an embedder."""
-    contract = teacher.contract and InputContract.from_dict(teacher.contract.model_dump())
+    given = teacher.contract
+    contract = None if given is None else InputContract.from_dict(given.model_dump())
     return open_embedder(root / teacher.model, contract)
 
 
@@ -272,7 +273,7 @@ def judge_model(run: Path, model: Path, spec: str, root: Path, console: Console)
 def export_run_folder(run: Path, plan: Plan, console: Console) -> list[dict[str, Any]]:
     """Export to the plan's formats, each through the parity gate."""
     with console.status("export"):
-        entries = export_run(run, plan.export.formats, parity_crops(plan))
+        entries = export_run(run, list(plan.export.formats), parity_crops(plan))
     for entry in entries:
         console.print(
             f"export: {entry['file']}, {entry['bytes'] / (1 << 20):.2f} MiB, equal to the network to "

@@ -29,7 +29,8 @@ COMMANDS = [
     ["data", "pack"],
 ]  # fmt: skip
 ODD_PEOPLE = [
-    b"\xff\xfe person", b"<script>alert(1)<b>", b"..dots..", b"[bold]a[", b"\"onload='x\" & :smile:", b"new\nline\x1b[31m",
+    b"\xff\xfe person", b"<script>alert(1)<b>", b"..dots..", b"[bold]a[", b"\"onload='x\" & :smile:",
+    b"new\nline\x1b[31m",
 ]  # fmt: skip
 
 
@@ -198,7 +199,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, shared_faces: Path, make_p
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "default_workers", lambda: 0)
         assert main(["train", str(top / "toy.yaml"), "--out", str(top / "run")]) == 0
-    yield top / "run"
+    return top / "run"
 
 
 def pairs_folder(top: Path, faces: Path, people: tuple[str, str]) -> Path:

@@ -20,7 +20,8 @@ INTERPOLATIONS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER
 
 def generator(seed: int, position: int) -> np.random.Generator:
     """The generator of the sample at `position` of the stream: a function of the two numbers alone."""
-    return np.random.Generator(np.random.Philox(key=[seed & (2**64 - 1), position]))
+    key = np.array([seed & (2**64 - 1), position], np.uint64)  # from a list NumPy would make float64 of large numbers
+    return np.random.Generator(np.random.Philox(key=key))
 
 
 def flip(image: Image, rng: np.random.Generator) -> Image:

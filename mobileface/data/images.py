@@ -35,7 +35,7 @@ def decode(buffer: bytes | memoryview | NDArray[np.uint8], name: str) -> Image:
     if image.shape != (SIZE, SIZE, 3):
         height, width = image.shape[:2]
         raise BadImage(f"{name}: is {width}x{height} px, wanted an aligned crop of {SIZE}x{SIZE} px")
-    return image
+    return np.asarray(image, np.uint8)
 
 
 def encode(image: Image, quality: int = 95) -> bytes:

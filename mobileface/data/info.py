@@ -47,7 +47,8 @@ def open_source(path: Path) -> FaceSource:
 
 
 def _bad(images: Any) -> dict[str, Any]:
-    names, count = [], 0
+    names: list[str] = []
+    count = 0
     for name, buffer in images:
         try:
             decode(buffer, name)

@@ -211,7 +211,7 @@ def step(trainer: Trainer, batch: Batch, rate: float) -> dict[str, Any]:
     loss, values = weigh(trainer.terms, trainer.phase, Forward({"clean": embeddings.float()}, labels, teacher))
     loss.backward()
     parameters = [p for group in trainer.optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])  # type: ignore[misc]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
     numbers = torch.stack([loss.detach().double(), norm.double(), *[v.detach().double() for v in values.values()]])
     total, length, *parts = numbers.tolist()  # the only wait for a GPU in a step
     if not np.isfinite([total, length]).all():
@@ -273,7 +273,8 @@ def _check_classes(phase: Phase, faces: FaceSet, split: Split) -> None:
 def _inputs(faces: FaceSet, targets: NDArray[np.float32] | None) -> str:
     """Hash of the images' names and sizes, their labels, and what the teacher said of them."""
     digest = hashlib.sha256(faces.fingerprint().encode() + faces.labels.tobytes())
-    digest.update(b"" if targets is None else np.ascontiguousarray(targets))
+    if targets is not None:
+        digest.update(np.ascontiguousarray(targets).data)
     return digest.hexdigest()
 
 

@@ -8,15 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mobileface.data.faceset import FaceSet
 from mobileface.data.images import BadImage, decode
 from mobileface.embedders.contract import Embedder
 from mobileface.errors import InputError
-from mobileface.files import atomic_path
+from mobileface.training import checkpoint
 
 BATCH = 64
+TARGETS = "targets"
 
 
 def teacher_targets(
@@ -30,7 +32,7 @@ def teacher_targets(
     parts, done = [], 0
     for source in faces.sources:
         key = json.dumps([teacher.sha256, teacher.contract.to_dict(), source.fingerprint()], sort_keys=True)
-        path = cache / "teachers" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+        path = cache / "teachers" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
         part = _cached(path, (len(source), teacher.dim))
         if part is None:
             part = np.zeros((len(source), teacher.dim), np.float32)
@@ -38,8 +40,7 @@ def teacher_targets(
                 rows = range(first, min(first + BATCH, len(source)))
                 _embed(teacher, source, rows, part)
                 progress(done + rows.stop)
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                np.save(file, part)
+            checkpoint.save(path, {TARGETS: torch.from_numpy(part)}, {})
         done += len(source)
         parts.append(part)
     return np.concatenate(parts)
@@ -48,11 +49,10 @@ def teacher_targets(
 def _cached(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
     """The cached targets, or None where there are none or they are damaged."""
     try:
-        part = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        part = checkpoint.load(path)[0][TARGETS]  # its checksum finds every damaged byte
+    except (InputError, KeyError):
         return None
-    whole = part.shape == shape and part.dtype == np.float32 and np.isfinite(part).all()
-    return part if whole else None
+    return part.numpy() if part.shape == shape and part.dtype == torch.float32 else None
 
 
 def _embed(teacher: Embedder, source: object, rows: Sequence[int], out: NDArray[np.float32]) -> None:

@@ -1,5 +1,7 @@
 """Train in children that kill themselves: `python killed_run.py PLAN.json TARGETS.npy|- RUN MOMENT [RUN MOMENT ...]`.
 
+`make` in the place of the targets does all of `mobileface make PLAN --out RUN`, each time with an empty cache.
+
 A moment is KIND:NUMBER. `step:3` kills before the third step; `save_file:2` when half of the second checkpoint
 file is written; `fsync:5`, `replace:1` before such a call and `replaced:1` behind it; `log:4` in the middle of the
 fourth row; `cpu:0.3` after that share of the processor time of a whole training, wherever that is. `never:0` is the
@@ -13,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +84,28 @@ def set_trap(kind: str, number: float, whole: float) -> None:
         raise ValueError(kind)
 
 
-def main(plan_file: str, targets_file: str, *rest: str) -> None:
-    plan = parse_plan(json.loads(Path(plan_file).read_text()), plan_file)
+def train(plan_file: Path, targets_file: str, run: Path) -> None:
+    plan = parse_plan(json.loads(plan_file.read_text()), str(plan_file))
     targets = None if targets_file == "-" else np.load(targets_file)
+    faces = factory.open_faces(plan)
+    loop.train(plan, factory.find_plan_arch(plan), run, faces, targets, Console(quiet=True), 0)
+
+
+def make(recipe: Path, _: str, run: Path) -> None:
+    loop.default_workers = lambda: 0
+    os.environ["MOBILEFACE_CACHE"] = str(run) + ".cache"
+    factory.make(recipe, None, run, [], Console(quiet=True))
+
+
+def main(plan_file: str, targets_file: str, *rest: str) -> None:
     whole = 0.0
     for run, moment in zip(rest[::2], rest[1::2], strict=True):
         kind, number = moment.split(":")
+        work = partial(make if targets_file == "make" else train, Path(plan_file), targets_file, Path(run))
         child = os.fork()  # the libraries are loaded once for all children
         if not child:
             set_trap(kind, float(number), whole)
-            faces = factory.open_faces(plan)
-            loop.train(plan, factory.find_plan_arch(plan), Path(run), faces, targets, Console(quiet=True), 0)
+            work()
             os._exit(0)
         _, status, used = os.wait4(child, 0)
         spent = used.ru_utime + used.ru_stime

@@ -195,6 +195,31 @@ def test_ctrl_c_in_the_last_step_is_too_late(
     assert_same(tmp_path / "run", whole("classification", "sgd"))
 
 
+@pytest.mark.parametrize("signalled", [True, False])
+def test_loading_processes_that_end_with_the_signal(
+    signalled: bool, case: Callable[..., Any], whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal to the whole group ends the workers, and the loader fails: with a signal that is a stop like any."""
+    data, targets = case("classification", "sgd")
+    plan, run, batches = parse_plan(data, "x"), tmp_path / "run", loop.batches
+
+    def dying(*args: Any) -> Any:
+        loaded = batches(*args)
+        yield from (next(loaded) for _ in range(8))
+        if signalled:
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "batches", dying)
+        with pytest.raises(KeyboardInterrupt if signalled else RuntimeError):
+            train(plan, run, targets)
+    seen = checkpoint.load(run / "checkpoints" / "last.safetensors")[1]["seen"]
+    assert seen == (32 if signalled else 24)
+    train(plan, run, targets)
+    assert_same(run, whole("classification", "sgd"))
+
+
 def random_shares(count: int) -> list[str]:
     """Moments that differ in every run of the tests; the seed is none of the point."""
     return [f"cpu:{random.uniform(0.02, 0.98):.3f}" for _ in range(count)]

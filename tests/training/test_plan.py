@@ -338,7 +338,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("recipe") / "p.yaml", FULL)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(st.lists(parts, min_size=1, max_size=4), values)
 def test_any_override_gives_a_plan_or_one_line(recipe: Path, keys: list[str], value: str) -> None:
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from mobileface.data.faceset import FaceSet
@@ -13,6 +14,7 @@ from mobileface.data.folder import FolderFaces
 from mobileface.data.images import decode
 from mobileface.embedders.contract import InputContract
 from mobileface.errors import InputError
+from mobileface.training import checkpoint
 from mobileface.training.teaching import teacher_targets
 
 
@@ -66,18 +68,32 @@ def test_another_contract_is_another_teacher(shared_faces: Path, cache: Path) ->
     assert other.images == 2 * len(faces)
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY garbage", None])
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY garbage", None], ids=["empty", "garbage", "other"])
 def test_a_damaged_cache_is_made_anew(shared_faces: Path, cache: Path, damage: bytes | None) -> None:
     faces = FaceSet([FolderFaces(shared_faces)])
     targets = teacher_targets(Means(), faces, cache)
     (file,) = (cache / "teachers").iterdir()
     if damage is None:
-        np.save(file, np.full_like(targets, np.nan))
+        checkpoint.save(file, {"targets": torch.zeros(2, 6)}, {})  # sound, but of other data
     else:
         file.write_bytes(damage)
     again = Means()
     np.testing.assert_array_equal(teacher_targets(again, faces, cache), targets)
     assert again.images == 2 * len(faces)
+
+
+def test_every_kind_of_damage_is_found(shared_faces: Path, cache: Path) -> None:
+    """One byte in the header, and one in the numbers."""
+    faces = FaceSet([FolderFaces(shared_faces)])
+    targets = teacher_targets(Means(), faces, cache)
+    (file,) = (cache / "teachers").iterdir()
+    whole = file.read_bytes()
+    for place in (3, 9, 40, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        again = Means()
+        np.testing.assert_array_equal(teacher_targets(again, faces, cache), targets)
+        assert again.images == 2 * len(faces)
+        np.testing.assert_array_equal(checkpoint.load(file)[0]["targets"].numpy(), targets)  # mended
 
 
 def test_a_bad_image_gets_no_target_and_stops_nothing(tmp_path: Path, make_folder, cache: Path) -> None:  # type: ignore[no-untyped-def]

@@ -23,7 +23,7 @@ class Fixed(nn.Module):
 
     def __init__(self, values: list[float], weights: list[float]) -> None:
         super().__init__()
-        self.pair = (torch.tensor(values), torch.tensor(weights))
+        self.pair = (torch.tensor(values, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
 
     def forward(self, forward: Forward) -> tuple[Tensor, Tensor]:
         return self.pair
