@@ -78,7 +78,7 @@ def shared_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan_data(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A plan of seconds: `micro`, batches of four, three epochs of 30 images, one person of five held out... .
+    """A plan of half a second: `micro`, two people of five held out, four epochs of the 18 other images by fours.
 
     `changes` replace top-level keys; `phase` and `data` are merged into the first phase and the data.
     """
@@ -100,7 +100,7 @@ def plan_data(folder: Path, **changes: Any) -> dict[str, Any]:
     return {
         "name": "toy",
         "arch": "micro",
-        "seed": 3,
+        "seed": 5,  # the best checkpoint of some trainings is not their last
         "data": data,
         "phases": [phase],
         "export": {"formats": []},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def tables(value: Any, *path: str | int) -> Iterator[tuple[str | int, ...]]:
 KEYS = [
     (*path, key)
     for path in tables(FULL)
-    for key in __import__("functools").reduce(lambda value, part: value[part], path, FULL)
+    for key in reduce(lambda value, part: value[part], path, FULL)
     if key != "kind"  # without it nobody knows which table it is
 ]
 
