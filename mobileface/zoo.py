@@ -47,9 +47,9 @@ _ARCHS = (
         128,
         64,
     ),
-    # Ours, for recipes/distill-real: under 200 MFLOPs. Narrow reductions (a strided depthwise convolution is the
-    # dearest layer in training on a CPU), most of the work at 14x14 and 7x7, one slope for all channels (the
-    # gradient of PReLU's slopes costs a third of a step there).
+    # Ours, for recipes/distill-real: under 200 MFLOPs. Narrow reductions, most of the work at 14x14 and 7x7 and one
+    # slope for all channels were chosen for speed of training on a CPU (benchmarks/training_speed.py is to measure
+    # it); the accuracy reached says that it narrows too early (docs/design.md).
     Arch(
         "student-real",
         16,
