@@ -30,8 +30,9 @@ from mobileface.data.augment import apply, generator
 from mobileface.data.faceset import FaceSet
 from mobileface.data.folder import FolderFaces
 from mobileface.data.images import decode, encode
-from mobileface.data.loading import FaceStream, Steps, batches
+from mobileface.data.loading import SAMPLER_STREAM, FaceStream, Steps, batches, stream_seed
 from mobileface.data.recordio import RecordFaces, write_pack
+from mobileface.data.samplers import PlainSampler
 from mobileface.data.synthetic import sample
 from mobileface.training.plan import read_plan
 
@@ -92,7 +93,8 @@ def rates(results: Callable[[], Iterable[object]], count: int, passes: int) -> d
 def rows(faces: RecordFaces, order: list[int], passes: int) -> dict[str, dict[str, float]]:
     """Each kind of work, and the batches of the training's loader in this process."""
     found = {name: rates(partial(map, work, order), len(order), passes) for name, work in works(faces).items()}
-    stream = FaceStream(FaceSet([faces]), np.arange(len(faces)), recipe_steps(), seed=0, phase=0)
+    sampler = PlainSampler(np.arange(len(faces)), faces.labels, BATCH, stream_seed(0, 0, SAMPLER_STREAM))
+    stream = FaceStream(FaceSet([faces]), sampler, recipe_steps(), seed=0, phase=0)
     whole = len(faces) // BATCH * BATCH
     found["batches of the training's loader, augmented"] = rates(
         lambda: batches(stream, 0, whole, BATCH, workers=0), whole, passes

@@ -11,8 +11,8 @@ from mobileface.data.images import encode
 from mobileface.data.loading import Batch, batches
 from mobileface.data.recordio import RecordFaces, write_pack
 from mobileface.data.synthetic import sample
-from mobileface.training.loop import Trainer, prepare
 from mobileface.training.plan import read_plan
+from mobileface.training.trainer import Trainer, prepare
 from mobileface.zoo import find_arch
 
 RECIPE = Path(__file__).parent.parent / "recipes/distill-real.yaml"

@@ -43,11 +43,14 @@ def make(
 
     def run() -> None:
         from mobileface import factory
+        from mobileface.distributed import joined
         from mobileface.files import use_cache
 
         use_cache(cache)
-        report = factory.make(recipe, data, out, overrides or [], _console())
-        print(f"report: {report}")
+        with joined() as first:
+            report = factory.make(recipe, data, out, overrides or [], _console(first))
+            if first:
+                print(f"report: {report}")
 
     raise typer.Exit(guarded(run, debug))
 
@@ -65,10 +68,14 @@ def train(
 
     def run() -> None:
         from mobileface import factory
+        from mobileface.distributed import joined
         from mobileface.files import use_cache
 
         use_cache(cache)
-        print(f"run: {factory.train_recipe(recipe, data, out, overrides or [], _console())}")
+        with joined() as first:
+            done = factory.train_recipe(recipe, data, out, overrides or [], _console(first))
+            if first:
+                print(f"run: {done}")
 
     raise typer.Exit(guarded(run, debug))
 
@@ -93,15 +100,8 @@ def evaluate(
     """Judge a run or an ONNX file on pairs of faces: 10-fold accuracy, TAR at FAR, EER, AUC."""
 
     def run() -> None:
-        given = {"scale": scale, "mean": mean, "std": std, "layout": layout, "color": color, "flip": flip}
-        contract: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        for key in ("mean", "std"):
-            if key in contract:
-                contract[key] = _three(f"--{key}", str(contract[key]))
-        missing = [key for key in ("scale", "mean", "std") if key not in contract]
-        if contract.keys() - {"flip"} and missing:
-            raise InputError(f"--{missing[0]} is missing: an input contract needs --scale, --mean and --std")
-        results = _evaluate(model, on, data, contract, threads, out, as_json)
+        contract, given = _contract(scale, mean, std, layout, color, flip)
+        results = _evaluate(model, on, data, contract, given.get("flip"), threads, out, as_json)
         low = [r for r in results if min_accuracy is not None and r["accuracy"] < min_accuracy]
         if low:
             raise CheckFailed(f"{low[0]['set']}: accuracy {low[0]['accuracy']:.4f}, asked for {min_accuracy}")
@@ -199,27 +199,80 @@ def data_pack(
     raise typer.Exit(guarded(run, debug))
 
 
+@data_app.command("clean")
+def data_clean(
+    source: Annotated[Path, typer.Argument(help="image folder, one folder for each identity, or .rec")],
+    model: Annotated[Path, typer.Option("--teacher", help="run folder or .onnx file that embeds the images")],
+    out: Annotated[Path, typer.Option("--out", help="folder for clean.tsv, exclude.txt, summary.json, sheets")],
+    threshold: Annotated[float, typer.Option(help="cosine from which on two images are joined")] = 0.4,
+    least: Annotated[int, typer.Option(min=1, help="identities with fewer images are the long tail")] = 3,
+    component: Annotated[int, typer.Option(min=2, help="images that make a second domain of an identity")] = 3,
+    scale: Annotated[float | None, typer.Option(help="foreign ONNX: (x / scale - mean) / std")] = None,
+    mean: Annotated[str | None, typer.Option(help="three numbers, 0.485,0.456,0.406")] = None,
+    std: Annotated[str | None, typer.Option(help="three numbers, 0.229,0.224,0.225")] = None,
+    layout: Annotated[str | None, typer.Option(help="nchw or nhwc")] = None,
+    color: Annotated[str | None, typer.Option(help="rgb or bgr")] = None,
+    debug: Debug = False,
+) -> None:
+    """Find wrong labels, other domains, poor images and the long tail of a training set by a teacher's eyes."""
+
+    def run() -> None:
+        from mobileface.cleaning.identities import Settings
+        from mobileface.cleaning.run import clean
+        from mobileface.data.faceset import FaceSet
+        from mobileface.data.info import open_source
+        from mobileface.embedders.opening import open_embedder
+
+        settings = Settings(threshold=threshold, least=least, component=component)
+        faces = FaceSet([open_source(source)])
+        embedder = open_embedder(model, _contract(scale, mean, std, layout, color, None)[0])
+        console = _console()
+        with console.status("cleaning") as status:
+            summary = clean(faces, embedder, out, settings, lambda n, of: status.update(f"{n:,} of {of:,} images"))
+        for verdict, count in summary["verdicts"].items():
+            print(f"{verdict}: {count:,}")
+        print(f"wrote {out / 'clean.tsv'}, exclude.txt, summary.json and a contact sheet for each verdict")
+
+    raise typer.Exit(guarded(run, debug))
+
+
+def _contract(
+    scale: float | None, mean: str | None, std: str | None, layout: str | None, color: str | None, flip: str | None
+) -> tuple[Any, dict[str, Any]]:
+    """(the input contract that the options give, or None for the file's own; what was given)."""
+    from mobileface.embedders.contract import InputContract
+
+    options = {"scale": scale, "mean": mean, "std": std, "layout": layout, "color": color, "flip": flip}
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    for key in ("mean", "std"):
+        if key in given:
+            given[key] = _three(f"--{key}", str(given[key]))
+    missing = [key for key in ("scale", "mean", "std") if key not in given]
+    if given.keys() - {"flip"} and missing:
+        raise InputError(f"--{missing[0]} is missing: an input contract needs --scale, --mean and --std")
+    return (InputContract.from_dict(given) if "scale" in given else None), given
+
+
 def _evaluate(
     model: Path,
     on: list[str],
     data: Path,
-    contract: dict[str, Any],
+    contract: Any,
+    flip: str | None,
     threads: int | None,
     out: Path | None,
     as_json: bool,
 ) -> list[dict[str, Any]]:
     """Open, judge, print, and keep the results in the run folder (or in `out`)."""
     from mobileface.data.pairs import open_pairs
-    from mobileface.embedders.contract import InputContract
     from mobileface.embedders.opening import open_embedder
     from mobileface.evaluation import verification
 
-    given = InputContract.from_dict(contract) if "scale" in contract else None  # else the file's own
-    embedder = open_embedder(model, given, threads)
+    embedder = open_embedder(model, contract, threads)
     folder = out or (model / "evaluation" if model.is_dir() else None)
     results = []
     for spec in on:
-        found = verification.evaluate(embedder, open_pairs(spec, data), contract.get("flip"))
+        found = verification.evaluate(embedder, open_pairs(spec, data), flip)
         results.append(found.result)
         if folder is not None:
             verification.write_verification(found, folder)
@@ -245,10 +298,10 @@ def _three(option: str, text: str) -> list[float]:
         raise InputError(f"{option} is {text!r}, wanted three numbers such as 0.5,0.5,0.5") from None
 
 
-def _console() -> Any:
+def _console(speaks: bool = True) -> Any:
     from rich.console import Console
 
-    return Console(soft_wrap=True, markup=False, emoji=False)
+    return Console(soft_wrap=True, markup=False, emoji=False, quiet=not speaks)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import tempfile
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,16 @@ from export.parity import BATCHES
 from export.run import PACKAGES, export_run
 from mobileface.arch import Arch, arch_from_dict, load_arch
 from mobileface.card import describe_data, describe_teacher, versions
+from mobileface.data.blends import BlendedFaces
 from mobileface.data.faces import FaceSource
-from mobileface.data.faceset import FaceSet
+from mobileface.data.faceset import FaceSet, split_identities
 from mobileface.data.folder import FolderFaces
 from mobileface.data.images import BadImage, decode
 from mobileface.data.pairs import open_pairs
 from mobileface.data.recordio import RecordFaces
 from mobileface.data.synthetic import VERSION as SYNTHETIC_VERSION
 from mobileface.data.synthetic import write_synthetic
+from mobileface.distributed import first_then_others, rank
 from mobileface.embedders.contract import Embedder, InputContract
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import InputError
@@ -53,8 +55,12 @@ def make(recipe: Path, data: Path | None, out: Path | None, overrides: list[str]
     stopped, and results that are there for the same weights are not computed again.
     """
     plan = load_plan(recipe, data, overrides)
-    check_stations(plan, console)
+    budget_verdict(plan, find_plan_arch(plan))
+    with first_then_others():
+        check_stations(plan, console)
     run = train_plan(plan, out, console)
+    if rank() > 0:
+        return run / "report.html"  # the first rank goes on alone
     root = data_root(plan)
     sets = [_resolved(spec, root) for spec in plan.evaluate]
     results = [judge_model(run, run, spec, root, console) for spec in sets]
@@ -94,9 +100,10 @@ def train_plan(plan: Plan, out: Path | None, console: Console) -> Path:
     verdict = budget_verdict(plan, arch)
     run = out or Path("runs") / plan.name
     check_run_folder(run, plan, arch)
-    if plan.data.synthetic:
-        write_synthetic_once(plan.data.synthetic, data_root(plan), console)
-    faces = open_faces(plan)
+    with first_then_others():
+        if plan.data.synthetic:
+            write_synthetic_once(plan.data.synthetic, data_root(plan), console)
+        faces = open_faces(plan)
     console.print(
         f"{plan.name}: {arch.name} ({verdict['flops_lfrc'] / 1e6:.1f} MFLOPs by the lfrc rule, "
         f"{verdict['size_mib']:.2f} MiB), {len(faces):,} images of {faces.num_identities:,} identities, in {run}",
@@ -104,14 +111,18 @@ def train_plan(plan: Plan, out: Path | None, console: Console) -> Path:
     )
     from mobileface.training.loop import finished_facts, train
 
-    with locked(run):
+    with locked(run) if rank() == 0 else nullcontext():
         if finished_facts(run) is not None and (run / "card.json").exists():
             return run  # the card says on what it was trained; today's data may be other
-        teacher, targets = teach(plan, faces, console)
-        write_json(run / "arch.json", arch.to_dict())
-        with atomic_path(run / "plan.yaml") as temporary:
-            temporary.write_text(plan.to_yaml(), encoding="utf-8")
+        with first_then_others() as first:
+            teacher, targets = teach(plan, faces, console)
+            if first:
+                write_json(run / "arch.json", arch.to_dict())
+                with atomic_path(run / "plan.yaml") as temporary:
+                    temporary.write_text(plan.to_yaml(), encoding="utf-8")
         facts = train(plan, arch, run, faces, targets, console)
+        if rank() > 0:
+            return run
         card: dict[str, Any] = {
             "name": plan.name,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -198,16 +209,22 @@ def write_synthetic_once(wanted: Synthetic, root: Path, console: Console) -> Non
 
 
 def open_faces(plan: Plan) -> FaceSet:
-    """The plan's training sources as one set."""
-    return FaceSet([_open_source(source, data_root(plan)) for source in plan.data.train])
+    """The plan's training sources as one set, with blends of those images that are not held out."""
+    sources = [_open_source(source, data_root(plan)) for source in plan.data.train]
+    faces = FaceSet(sources)
+    if plan.teacher is None or not plan.teacher.blends:
+        return faces
+    chosen = split_identities(faces, plan.data.validate_.identities, plan.seed, plan.data.min_images).train
+    return FaceSet([*sources, BlendedFaces(faces, chosen, plan.teacher.blends, plan.seed)])
 
 
 def _open_source(source: Source, root: Path) -> FaceSource:
     if source.rec is not None:
         return RecordFaces(root / source.rec, cache_folder())
     assert source.folder is not None  # the plan has checked it
-    include, exclude = (None if name is None else root / name for name in (source.include, source.exclude))
-    return FolderFaces(root / source.folder, include, exclude, source.labelled)
+    lists = (source.include, source.exclude, source.scores)
+    include, exclude, scores = (None if name is None else root / name for name in lists)
+    return FolderFaces(root / source.folder, include, exclude, source.labelled, scores)
 
 
 def teach(plan: Plan, faces: FaceSet, console: Console) -> tuple[Embedder | None, NDArray[np.float32] | None]:
@@ -226,7 +243,11 @@ def teach(plan: Plan, faces: FaceSet, console: Console) -> tuple[Embedder | None
     with console.status("teacher") as status:
         total = f"{len(faces):,}"
         targets = teacher_targets(
-            teacher, faces, cache_folder(), lambda done: status.update(f"teacher: {done:,} of {total} images")
+            teacher,
+            faces,
+            cache_folder(),
+            lambda done: status.update(f"teacher: {done:,} of {total} images"),
+            threads=(os.cpu_count() or 1) if _is_onnx(plan.teacher) else 1,
         )
     return teacher, targets
 
@@ -235,7 +256,12 @@ def open_teacher(teacher: Teacher, root: Path) -> Embedder:
     """The plan's teacher as an embedder."""
     given = teacher.contract
     contract = None if given is None else InputContract.from_dict(given.model_dump())
-    return open_embedder(root / teacher.model, contract)
+    return open_embedder(root / teacher.model, contract, threads=1 if _is_onnx(teacher) else None)
+
+
+def _is_onnx(teacher: Teacher) -> bool:
+    """ONNX Runtime embeds several batches on a thread each faster than one on all of them; torch does not."""
+    return Path(teacher.model).suffix == ".onnx"
 
 
 # -- judging, export, report

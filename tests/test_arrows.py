@@ -35,7 +35,13 @@ HEAVY = (
 HEAVY_INSIDE = ("torch.utils.tensorboard",)  # a heavy library behind torch's name
 
 ROOTS_OF_COMPOSITION = ("mobileface.factory", "mobileface.cli", "mobileface.__main__")
-ABOVE = ("mobileface.training", "mobileface.evaluation", "mobileface.video", "mobileface.report")
+ABOVE = (
+    "mobileface.training",
+    "mobileface.evaluation",
+    "mobileface.cleaning",
+    "mobileface.video",
+    "mobileface.report",
+)
 FLOOR = ("mobileface.errors", "mobileface.files", "mobileface.distributed", "mobileface.unionfind")
 
 # who -> what it must not import, at any depth of its source

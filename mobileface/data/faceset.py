@@ -31,6 +31,10 @@ class FaceSet:
             classes += int(own.max(initial=-1)) + 1
         self.labels: NDArray[np.int64] = np.concatenate(parts)
         self.num_identities = classes
+        scores = [part for source in sources if (part := getattr(source, "scores", None)) is not None]
+        self.scores: NDArray[np.float32] | None = None  # (N,) quality of each image, where every source has some
+        if len(scores) == len(sources):
+            self.scores = np.concatenate(scores).astype(np.float32)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -63,17 +67,19 @@ class Split:
     held_out: NDArray[np.int64]
     classes: NDArray[np.int64]
     num_classes: int
+    long_tail: int = 0  # images of identities with too few of them; they are in neither
 
 
-def split_identities(faces: FaceSet, fraction: float, seed: int) -> Split:
+def split_identities(faces: FaceSet, fraction: float, seed: int, min_images: int = 1) -> Split:
     """Hold out `fraction` of the identities that have two images or more (at least two, if any are held out).
 
     Held-out identities never reach training; they judge which checkpoint is best. UNLABELLED images train.
+    Identities with fewer than `min_images` images are used for nothing.
     """
     labels = faces.labels
     known = labels[labels != UNLABELLED]
     images = np.bincount(known, minlength=faces.num_identities)
-    candidates = np.flatnonzero(images >= 2)
+    candidates = np.flatnonzero(images >= max(2, min_images))
     count = max(2, round(fraction * len(candidates))) if fraction > 0 else 0
     if count and len(candidates) - count < 2:
         raise InputError(
@@ -83,9 +89,10 @@ def split_identities(faces: FaceSet, fraction: float, seed: int) -> Split:
     rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
     out = np.sort(rng.permutation(candidates)[:count])
     is_out = np.isin(labels, out)
-    train = np.flatnonzero(~is_out)
+    is_tail = np.isin(labels, np.flatnonzero((images > 0) & (images < min_images)))
+    train = np.flatnonzero(~is_out & ~is_tail)
     present = np.unique(labels[train][labels[train] != UNLABELLED])
     number = np.full(faces.num_identities + 1, UNLABELLED, np.int64)  # the last entry serves UNLABELLED (-1)
     number[present] = np.arange(len(present))
-    classes = np.where(is_out, UNLABELLED, number[labels])
-    return Split(train, np.flatnonzero(is_out), classes, len(present))
+    classes = np.where(is_out | is_tail, UNLABELLED, number[labels])
+    return Split(train, np.flatnonzero(is_out), classes, len(present), int(is_tail.sum()))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mobileface.data.faces import UNLABELLED, hash_names_and_sizes
 from mobileface.data.images import MAX_BYTES
@@ -21,7 +22,8 @@ class FolderFaces:
 
     include / exclude: list files whose first column (up to a tab) is an identity or an image path inside the
     folder; `exclude` is applied after `include`. labelled=False: identities are not trusted (tracks of several
-    people), every image is UNLABELLED.
+    people), every image is UNLABELLED. scores: a list file of image path, tab, quality in 0..1, one for each image
+    that is left; they are found in `scores` (N,), None without the file.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class FolderFaces:
         include: Path | None = None,
         exclude: Path | None = None,
         labelled: bool = True,
+        scores: Path | None = None,
     ) -> None:
         if not folder.is_dir():
             raise InputError(f"{folder}: is not a folder; wanted one folder for each identity, images inside")
@@ -46,6 +49,7 @@ class FolderFaces:
         number = {identity: i for i, identity in enumerate(self.identities)}
         labels = [number[o] for o in owners] if labelled else [UNLABELLED] * len(owners)
         self.labels = np.array(labels, np.int64)
+        self.scores = None if scores is None else read_scores(scores, self.paths)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -109,10 +113,32 @@ def _chosen(
 
 def read_names(file: Path) -> frozenset[str]:
     """First column (up to a tab) of each line of a list file; blank lines and lines with # are left out."""
+    return frozenset(name for name, _ in _rows(file))
+
+
+def read_scores(file: Path, paths: Sequence[str]) -> NDArray[np.float32]:
+    """(N,) the quality of each of `paths` in a list file of path, tab, number in 0..1 (more columns may follow)."""
+    found: dict[str, float] = {}
+    for path, rest in _rows(file):
+        text = rest.split("\t", 1)[0]
+        try:
+            found[path] = float(text)
+        except ValueError:
+            raise InputError(f"{file}: {path} has the score {text[:40]!r}; wanted a number in 0..1") from None
+        if not 0 <= found[path] <= 1:  # NaN fails as well
+            raise InputError(f"{file}: {path} has the score {text[:40]}; wanted a number in 0..1")
+    if missing := [path for path in paths if path not in found]:
+        raise InputError(f"{file}: has no score for {len(missing)} of {len(paths)} images, such as {missing[0]}")
+    return np.array([found[path] for path in paths], np.float32)
+
+
+def _rows(file: Path) -> Iterator[tuple[str, str]]:
+    """(first column, the rest) of each line of a list file."""
     if not file.is_file():
         raise InputError(f"{file}: no such list file; wanted one path or identity a line")
     if file.stat().st_size > MAX_LIST_BYTES:
         raise InputError(f"{file}: is larger than {MAX_LIST_BYTES} bytes; not a list of names")
-    text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    names = (line.split("\t", 1)[0].strip() for line in text.split("\n"))
-    return frozenset(name for name in names if name and not name.startswith("#"))
+    for line in file.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n"):
+        name, _, rest = line.partition("\t")
+        if (name := name.strip()) and not name.startswith("#"):
+            yield name, rest

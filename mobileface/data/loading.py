@@ -17,6 +17,7 @@ from torch import Tensor
 from mobileface.data.augment import apply, generator
 from mobileface.data.faceset import FaceSet
 from mobileface.data.images import SIZE, BadImage, decode
+from mobileface.data.samplers import Sampler
 from mobileface.errors import InputError, MobileFaceError
 
 SAMPLER_STREAM, AUGMENT_STREAM = 1, 2
@@ -41,27 +42,16 @@ def stream_seed(seed: int, phase: int, stream: int) -> int:
     return int(np.random.SeedSequence([seed, phase, stream]).generate_state(1, np.uint64)[0])
 
 
-class PlainSampler:
-    """Position in the stream -> image: a new permutation of all images in each epoch."""
-
-    def __init__(self, train: NDArray[np.int64], seed: int) -> None:
-        self.train, self.seed = train, seed
-        self._epoch, self._order = -1, train
-
-    def __call__(self, position: int) -> int:
-        epoch, place = divmod(position, len(self.train))
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, generator(self.seed, epoch).permutation(self.train)
-        return int(self._order[place])
-
-
 class FaceStream(torch.utils.data.Dataset[Batch]):
-    """Positions -> a Batch: read, decode, augment. A bad image gives way to the next of the stream's epoch."""
+    """Positions -> a Batch: read, decode, augment. A bad image gives way to the next of the stream's epoch.
 
-    def __init__(self, faces: FaceSet, train: NDArray[np.int64], steps: Steps, seed: int, phase: int) -> None:
+    `sampler` is made with stream_seed(seed, phase, SAMPLER_STREAM).
+    """
+
+    def __init__(self, faces: FaceSet, sampler: Sampler, steps: Steps, seed: int, phase: int) -> None:
         self.faces, self.steps = faces, steps
-        self.train = train
-        self.sampler = PlainSampler(train, stream_seed(seed, phase, SAMPLER_STREAM))
+        self.train = sampler.train
+        self.sampler = sampler
         self.augment_seed = stream_seed(seed, phase, AUGMENT_STREAM)
 
     def __getitems__(self, positions: list[int]) -> Batch | Exception:
@@ -96,22 +86,37 @@ class FaceStream(torch.utils.data.Dataset[Batch]):
 
 
 class _Positions(torch.utils.data.Sampler[list[int]]):
-    def __init__(self, start: int, stop: int, batch: int) -> None:
-        self.start, self.stop, self.batch = start, stop, batch
+    def __init__(self, start: int, stop: int, batch: int, micro: int, ranks: int, rank: int) -> None:
+        self.batches = range(start, stop, batch)
+        self.parts = range(rank * micro, batch, ranks * micro)
+        self.micro = micro
 
     def __iter__(self) -> Iterator[list[int]]:
-        for first in range(self.start, self.stop, self.batch):
-            yield list(range(first, first + self.batch))
+        for first in self.batches:
+            for part in self.parts:
+                yield list(range(first + part, first + part + self.micro))
 
     def __len__(self) -> int:
-        return len(range(self.start, self.stop, self.batch))
+        return len(self.batches) * len(self.parts)
 
 
-def batches(stream: FaceStream, start: int, stop: int, batch: int, workers: int) -> Iterator[Batch]:
-    """Batches of positions start, start + batch, ... up to `stop`; each is full. Nothing depends on `workers`."""
+def batches(
+    stream: FaceStream,
+    start: int,
+    stop: int,
+    batch: int,
+    workers: int,
+    micro: int | None = None,
+    ranks: int = 1,
+    rank: int = 0,
+) -> Iterator[Batch]:
+    """Batches of positions start, start + batch, ... up to `stop`; each is full. Nothing depends on `workers`.
+
+    micro: each batch in parts of so many positions, of which rank r of `ranks` gets the r-th, the (r + ranks)-th...
+    """
     loader = torch.utils.data.DataLoader(
         stream,
-        batch_sampler=_Positions(start, stop, batch),
+        batch_sampler=_Positions(start, stop, batch, micro or batch, ranks, rank),
         collate_fn=_as_it_is,
         num_workers=workers,
         worker_init_fn=_leave_signals_to_the_parent,

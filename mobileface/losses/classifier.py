@@ -1,29 +1,46 @@
-"""The margin classifier: normalised embeddings against normalised class centres, without a B x C tensor."""
+"""The margin classifier: normalised embeddings against normalised class centres, without a B x C tensor.
+
+    cos   = unit embeddings x unit centres
+    logit = margin(cosine to the own centre, quality)             losses/margins.py
+    neg   = negatives(cosines to the other centres, logit)        losses/negatives.py
+    loss  = weight[label] * -log softmax(scale * [logit, neg])    losses/balance.py
+
+Under `torchrun` each rank holds a contiguous share of the centres and sees the embeddings of all ranks.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from mobileface.distributed import gather, max_over_ranks, rank, shard, sum_over_ranks
 from mobileface.errors import InputError
 from mobileface.losses.forward import Forward
 from mobileface.losses.margins import Margin
+from mobileface.losses.negatives import Negatives, Plain
+from mobileface.losses.streamed import CHUNK_BYTES, LIVE_CHUNKS, Classes, others_and_own, own_cosines
 
-CHUNK_BYTES = 64 * 2**20  # the most that one chunk of logits takes, unless the caller names a chunk
+BLOCK = 1 << 16  # classes whose centres start from one generator, whatever the number of ranks
 
 
 class Classifier(nn.Module):
-    """Term: -log softmax over [scale * margin(target cosine), scale * the other cosines], per sample.
+    """Term: margin softmax over all classes, per sample.
 
-    centres: parameter (C, D) float32; rows drawn from a normal distribution by `generator` and scaled to
-    length one (uniform on the sphere). Both sides are normalised in every forward, gradients go through both.
-    `chunk` = classes handled at once (None: as many as make 64 MiB of logits). Everything is computed in the
-    centres' type, autocast or not. Errors: InputError for a label that is not in 0..C-1, for a wrong width.
+    centres: parameter (this rank's share of C, D) float32; rows drawn from a normal distribution by `seed` and
+    scaled to length one (uniform on the sphere). Both sides are normalised in every forward, gradients go
+    through both. Everything is computed in the centres' type, autocast or not.
+
+    balance: (C,) weight of each class, None for none (losses.balance makes class-balanced ones).
+    sample: share of a rank's classes that a training step sees, the batch's own always among them (partial FC,
+    An et al. 2022; the sampled softmax is not corrected for it, as there); 1 = all. In eval mode all count.
+    chunk: classes handled at once (None: as many as a fixed number of bytes allows).
+
+    Errors: InputError for a label that is not in 0..C-1, for a wrong width, for ranks with unequal batches.
     """
+
+    step: Tensor
+    balance: Tensor | None
 
     def __init__(
         self,
@@ -31,9 +48,12 @@ class Classifier(nn.Module):
         dim: int,
         margin: Margin,
         scale: float = 64.0,
+        negatives: Negatives | None = None,
+        balance: Tensor | None = None,
+        sample: float = 1.0,
         view: str = "clean",
         chunk: int | None = None,
-        generator: torch.Generator | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if num_classes < 2:
@@ -42,101 +62,112 @@ class Classifier(nn.Module):
             raise InputError(f"classifier's chunk is {chunk}; wanted at least 1")
         if not 0 < scale < float("inf"):
             raise InputError(f"classifier's scale is {scale:g}; wanted above 0 and finite")
-        self.centres = nn.Parameter(F.normalize(torch.randn(num_classes, dim, generator=generator)))
-        self.margin = margin
-        self.scale = scale
-        self.view = view
-        self.chunk = chunk
+        if not 0 < sample <= 1:
+            raise InputError(f"classifier's sample is {sample:g}; wanted above 0 and at most 1")
+        if balance is not None and balance.shape != (num_classes,):
+            raise InputError(f"classifier's balance holds {tuple(balance.shape)} weights; wanted ({num_classes},)")
+        self.num_classes, self.shard = num_classes, shard(num_classes)
+        self.centres = nn.Parameter(start_centres(self.shard, dim, seed))
+        self.margin, self.negatives = margin, negatives or Plain()
+        self.scale, self.sample, self.view, self.chunk, self.seed = scale, sample, view, chunk, seed
+        self.register_buffer("balance", balance, persistent=False)  # made again from the data at every start
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(self, forward: Forward) -> tuple[Tensor, Tensor]:
-        """Values (B,) and weights (B,), all one."""
+        """Values (B,) and weights (B,): the classes' weights, or ones."""
         embeddings, labels = forward.embeddings[self.view], forward.labels
         self._check(embeddings, labels)
         with torch.autocast(embeddings.device.type, enabled=False):
-            units = F.normalize(embeddings.to(self.centres.dtype))
-            centres = F.normalize(self.centres)
-            cos_target, others = target_and_others(units, centres, labels, self.scale, self.chunk)
-            target = self.scale * self.margin(cos_target)
-            values = -F.logsigmoid(target - others)  # log(e^target + e^others) - target, uncancelled
-        return values, torch.ones_like(values)
+            raw = embeddings.to(self.centres.dtype)
+            norms = torch.linalg.vector_norm(raw, dim=1)
+            values = self._values(F.normalize(raw), labels, norms, forward.scores)
+            penalty = self.margin.penalty(norms)
+        values = values if penalty is None else values + penalty
+        weights = torch.ones_like(values) if self.balance is None else self.balance[labels].to(values.dtype)
+        return values, weights
+
+    def _values(self, units: Tensor, labels: Tensor, norms: Tensor, scores: Tensor | None) -> Tensor:
+        """(B,) of this rank: -log softmax of its samples over the classes of all ranks."""
+        own = slice(rank() * len(units), (rank() + 1) * len(units))
+        units, labels = gather(units), gather(labels)
+        rows = labels - self.shard.start  # of this rank's share; other labels lie outside
+        classes = self._classes(rows)
+        with torch.no_grad():
+            cosines = sum_over_ranks(own_cosines(units, self.centres, rows))
+            seen = self._quality(units, rows, cosines, gather(norms), None if scores is None else gather(scores))
+            if self.training:
+                self.margin.observe(seen)
+                self.negatives.observe(cosines)
+                self.step += 1
+            target = self.margin(cosines, seen)
+        cosines, others = others_and_own(units, self.centres, rows, target, self.negatives, self.scale, classes)
+        cosines = sum_over_ranks(cosines)[own]
+        quality = norms if self.margin.quality == "norm" else seen[own]  # MagFace: through the norm goes a gradient
+        return -F.logsigmoid(self.scale * self.margin(cosines, quality) - _log_sum_over_ranks(others)[own])
+
+    def _quality(self, units: Tensor, rows: Tensor, cosines: Tensor, norms: Tensor, scores: Tensor | None) -> Tensor:
+        """(N,) what the margin asks for, of all ranks' samples; a constant."""
+        if self.margin.quality == "norm":
+            return norms.detach()
+        if self.margin.quality == "score":
+            if scores is None:
+                raise InputError("the margin's quality is a score of each image; the data set names none")
+            return scores.to(units.dtype)
+        if self.margin.quality == "probability":  # of the own class under plain softmax (AdaFace, Table 1: P_y)
+            everything = Classes(None, self.chunk)
+            others = others_and_own(units, self.centres, rows, cosines, Plain(), self.scale, everything)[1]
+            return torch.sigmoid(self.scale * cosines - _log_sum_over_ranks(others))
+        return torch.zeros_like(cosines)
+
+    def _classes(self, rows: Tensor) -> Classes:
+        """Which of this rank's classes the step sees: the batch's own, and others drawn by (seed, step, rank)."""
+        count = len(self.shard)
+        wanted = round(self.sample * count)
+        if not self.training or wanted >= count:
+            return Classes(None, self.chunk)
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + int(self.step)) * 65_537 + rank())
+        draw = torch.rand(count, generator=generator).to(rows.device)
+        positive = rows[(rows >= 0) & (rows < count)].unique()
+        draw[positive] = 2.0
+        chosen = draw.topk(max(wanted, len(positive))).indices.sort().values
+        return Classes(chosen, self.chunk)
 
     def _check(self, embeddings: Tensor, labels: Tensor) -> None:
-        classes, dim = self.centres.shape
+        dim = self.centres.shape[1]
         if embeddings.shape[1] != dim:
             raise InputError(f"embeddings are {embeddings.shape[1]} wide; the classifier's centres are {dim}")
-        wrong = (labels < 0) | (labels >= classes)
+        wrong = (labels < 0) | (labels >= self.num_classes)
         if wrong.any():
             sample = int(wrong.nonzero()[0])
             label = int(labels[sample])
             hint = " (-1 = unlabelled)" if label == -1 else ""
-            raise InputError(f"sample {sample} of the batch has label {label}{hint}; wanted 0..{classes - 1}")
+            raise InputError(f"sample {sample} of the batch has label {label}{hint}; wanted 0..{self.num_classes - 1}")
 
 
-def target_and_others(
-    units: Tensor, centres: Tensor, labels: Tensor, scale: float, chunk: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """What a sample's loss is made of, (B,) each: the cosine to its own centre, and log sum e^(scale cos)
-    over all other classes (-inf where there is no other).
-
-    units (B, D) and centres (C, D) of length one, labels (B,) in 0..C-1. Gradients of `units` and `centres`,
-    once differentiable. Memory beside them: one chunk of logits (B, chunk) at a time, forward and backward.
-    """
-    size = chunk or max(1, CHUNK_BYTES // (max(1, len(units)) * units.element_size()))
-    cos_target, others = _Streamed.apply(units, centres, labels, scale, min(size, len(centres)))
-    return cos_target, others
+def _log_sum_over_ranks(others: Tensor) -> Tensor:
+    """(N,) log-sum-exp over the ranks of what each has over its classes; -inf where a rank has none."""
+    peak = max_over_ranks(others).clamp(min=torch.finfo(others.dtype).min)
+    total = sum_over_ranks(torch.exp(others - peak))
+    return peak + total.log()
 
 
-class _Streamed(torch.autograd.Function):
-    """Chunks of classes with a running maximum and sum; the backward pass computes the logits again.
-
-    A single chunk is kept for the backward pass instead: it is no larger than what that would make again.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, units: Tensor, centres: Tensor, labels: Tensor, scale: float, chunk: int
-    ) -> tuple[Tensor, Tensor]:
-        scaled = units * scale
-        limits = torch.finfo(units.dtype)  # its least number stands for -inf: -inf minus -inf is NaN
-        peak = units.new_full((len(units),), limits.min)
-        total = torch.zeros_like(peak)  # sum of e^(logit - peak)
-        for start in range(0, len(centres), chunk):
-            powers = _other_logits(scaled, centres[start : start + chunk], labels - start)
-            higher = torch.maximum(peak, powers.amax(1))
-            powers.sub_(higher[:, None]).exp_()
-            total = total * torch.exp(peak - higher) + powers.sum(1)
-            peak = higher
-        others = peak + total.log()
-        kept = powers.div_(total.clamp(min=limits.tiny)[:, None]) if chunk >= len(centres) else None
-        ctx.save_for_backward(units, centres, labels, others.clamp(min=limits.min), kept)
-        ctx.scale, ctx.chunk = scale, chunk
-        return (units * centres.index_select(0, labels)).sum(1), others
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_target: Tensor, grad_others: Tensor) -> tuple[Tensor | None, ...]:
-        units, centres, labels, others, kept = ctx.saved_tensors
-        scaled = units * ctx.scale
-        grad_units = centres.index_select(0, labels) * grad_target[:, None]
-        grad_centres = torch.empty_like(centres)
-        with torch.autocast(units.device.type, enabled=False):  # backward() may be called under autocast
-            for start in range(0, len(centres), ctx.chunk):
-                part = centres[start : start + ctx.chunk]
-                if kept is None:
-                    share = _other_logits(scaled, part, labels - start).sub_(others[:, None]).exp_()
-                    share.mul_(grad_others[:, None])
-                else:
-                    share = kept * grad_others[:, None]
-                grad_units.addmm_(share, part, alpha=ctx.scale)
-                torch.mm(share.T, scaled, out=grad_centres[start : start + ctx.chunk])
-        # index_add_, not grad_centres[labels] +=: on a CPU it adds in a fixed order, so that runs repeat
-        grad_centres.index_add_(0, labels, units * grad_target[:, None])
-        return grad_units, grad_centres, None, None, None
+def start_centres(classes: range, dim: int, seed: int) -> Tensor:
+    """(len(classes), dim) unit rows, the same for a class however the classes are cut into shares."""
+    parts = [torch.empty(0, dim)]
+    for block in range(classes.start // BLOCK, -(-classes.stop // BLOCK) if len(classes) else 0):
+        generator = torch.Generator().manual_seed(seed + block)
+        rows = F.normalize(torch.randn(BLOCK, dim, generator=generator))
+        first = block * BLOCK
+        parts.append(rows[max(0, classes.start - first) : classes.stop - first].clone())
+    return torch.cat(parts)
 
 
-def _other_logits(scaled: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
-    """(B, K) logits of a chunk of centres (K, D), -inf at the own class where `labels` (B,) is in 0..K-1."""
-    logits = scaled @ centres.T
-    column = labels.clamp(0, len(centres) - 1)[:, None]
-    here = column == labels[:, None]
-    return logits.scatter_(1, column, logits.gather(1, column).masked_fill(here, -torch.inf))
+def bytes_needed(num_classes: int, dim: int, optimizer_copies: int, ranks: int) -> dict[str, int]:
+    """Bytes on one rank, before anything is allocated: centres, gradient, the optimizer's copies, working room."""
+    each = 4 * dim * len(shard(num_classes, ranks, 0))
+    return {
+        "centres": each,
+        "gradient": each,
+        "optimizer": optimizer_copies * each,
+        "working": LIVE_CHUNKS * CHUNK_BYTES,
+    }

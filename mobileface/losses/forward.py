@@ -14,12 +14,14 @@ class Forward:
     """One step's embeddings and targets.
 
     embeddings: view name -> (B, D) float32, not normalised. labels: (B,) int64. teacher: (B, D) float32, unit
-    length, or None where the phase has no teacher.
+    length, or None where the phase has no teacher. scores: (B,) quality of each image, or None where the data
+    set names none.
     """
 
     embeddings: dict[str, Tensor]
     labels: Tensor
     teacher: Tensor | None = None
+    scores: Tensor | None = None
 
     def unit(self, view: str) -> Tensor:
         """(B, D) embeddings of length one."""

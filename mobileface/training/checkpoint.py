@@ -15,8 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mobileface.distributed import gather_rows, shard
 from mobileface.errors import InputError, NonFiniteError, one_line
 from mobileface.files import atomic_path
+from mobileface.losses.classifier import Classifier
 
 META, CHECKSUM = "mobileface", "sha256"
 
@@ -54,14 +56,25 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(text)
 
 
+def cut_over_ranks(terms: nn.Module) -> dict[Tensor, int]:
+    """The parameters of which each rank holds a share of the rows, and the rows of the whole."""
+    return {m.centres: m.num_classes for m in terms.modules() if isinstance(m, Classifier)}
+
+
 def gather(network: nn.Module, terms: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All tensors of a run, named."""
+    """All tensors of a run, named, the same on every rank: class centres whole, so that any number can go on."""
+    cut = cut_over_ranks(terms)
+    cut_names = {f"terms.{name}": cut[p] for name, p in terms.named_parameters() if p in cut}
     tensors = {f"network.{name}": t for name, t in network.state_dict().items()}
-    tensors |= {f"terms.{name}": t for name, t in terms.state_dict().items()}
-    for index, entry in optimizer.state_dict()["state"].items():
+    for name, tensor in terms.state_dict().items():
+        rows = cut_names.get(f"terms.{name}")
+        tensors[f"terms.{name}"] = tensor if rows is None else gather_rows(tensor, rows)
+    for index, (parameter, entry) in enumerate(_states(optimizer)):
         for key, value in entry.items():
             if value is not None:
-                tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+                tensor = torch.as_tensor(value)
+                shared = parameter in cut and tensor.shape == parameter.shape
+                tensors[f"optimizer.{index}.{key}"] = gather_rows(tensor, cut[parameter]) if shared else tensor
     return tensors
 
 
@@ -71,19 +84,48 @@ def restore(
     """Put the tensors of `gather` back. InputError when they belong to another network or other terms."""
     try:
         network.load_state_dict(part(tensors, "network."))
-        terms.load_state_dict(part(tensors, "terms."))
+        terms.load_state_dict(_own_rows(part(tensors, "terms."), terms))
     except RuntimeError as error:
         raise InputError(f"{path}: belongs to another plan ({one_line(error)})") from None
+    cut = cut_over_ranks(terms)
+    parameters = [parameter for parameter, _ in _states(optimizer)]
     states: dict[int, dict[str, Tensor]] = {}
     for name, tensor in part(tensors, "optimizer.").items():
         index, key = name.split(".", 1)
-        states.setdefault(int(index), {})[key] = tensor
+        rows = cut.get(parameters[int(index)])
+        states.setdefault(int(index), {})[key] = tensor if rows is None else _shard(tensor, rows)
     plain = optimizer.state_dict()
     optimizer.load_state_dict({**plain, "state": states})
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             if value.shape == parameter.shape:  # fused optimizers walk memory: it must lie as the parameter does
                 state[key] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def start_from(tensors: dict[str, Tensor], network: nn.Module, terms: nn.Module) -> None:
+    """Load network and terms of another phase's checkpoint; what that phase did not have, or not in this shape,
+    stays as it is."""
+    network.load_state_dict(part(tensors, "network."))
+    own = terms.state_dict()
+    there = _own_rows(part(tensors, "terms."), terms)
+    terms.load_state_dict({name: t for name, t in there.items() if name in own and t.shape == own[name].shape}, False)
+
+
+def _states(optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, dict[str, Any]]]:
+    """(parameter, its state) in the order of the optimizer's own numbers."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return [(p, optimizer.state.get(p, {})) for p in parameters]
+
+
+def _own_rows(tensors: dict[str, Tensor], terms: nn.Module) -> dict[str, Tensor]:
+    cut = cut_over_ranks(terms)
+    rows = {name: cut[p] for name, p in terms.named_parameters() if p in cut}
+    return {name: _shard(t, rows[name]) if name in rows else t for name, t in tensors.items()}
+
+
+def _shard(tensor: Tensor, rows: int) -> Tensor:
+    own = shard(rows)
+    return tensor[own.start : own.stop] if tensor.ndim and len(tensor) == rows else tensor
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -7,8 +7,11 @@ import warnings
 from collections.abc import Callable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from mobileface.distributed import world_size
 from mobileface.errors import InputError, one_line
 
 Network = Callable[[Tensor], Tensor]
@@ -68,3 +71,33 @@ def compiled(
     finally:
         network.load_state_dict(before)
         network.zero_grad(set_to_none=True)
+
+
+def over_ranks(network: Network) -> Network:
+    """The network with its gradients summed over all ranks in the backward pass; itself without `torchrun`."""
+    if world_size() == 1:
+        return network
+    assert isinstance(network, nn.Module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 has another name for it, which 2.11 has not
+        together = DistributedDataParallel(network, broadcast_buffers=False)
+    together.register_comm_hook(None, _sum)
+    return together
+
+
+def _sum(state, bucket):  # type: ignore[no-untyped-def]  # torch refuses annotations that are text
+    """Sum, where the default hook takes the mean: each rank's loss is a share of the whole (terms.weigh)."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda future: future.value()[0])
+
+
+@torch.no_grad()
+def mean_buffers(network: nn.Module) -> None:
+    """Running statistics become their mean over all ranks: each rank's batch norms saw its own batches."""
+    if world_size() == 1:
+        return
+    for buffer in network.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= world_size()

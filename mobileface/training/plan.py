@@ -6,25 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from mobileface.errors import InputError
 from mobileface.plain_yaml import read_yaml
 from mobileface.training.plan_errors import explain
+from mobileface.training.plan_phases import Phase, wrapped
+from mobileface.training.plan_table import Positive, Table
 
 MAX_PLAN_BYTES = 1 << 20
-Positive = Annotated[int, Field(gt=0)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class Table(BaseModel):
-    """Base of every table: unknown keys are refused, values never change after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def _kind(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
 
 
 def _switch(value: Any) -> Any:
@@ -51,14 +41,15 @@ class Source(Table):
     rec: str | None = None
     include: str | None = None
     exclude: str | None = None
+    scores: str | None = None  # list file: image path, tab, its quality in 0..1 (AdaFace with quality: score)
     labelled: bool = True
 
     @model_validator(mode="after")
     def _one_place(self) -> Source:
         if (self.folder is None) == (self.rec is None):
             raise ValueError("give one of folder, rec")
-        if self.rec and (self.include or self.exclude or not self.labelled):
-            raise ValueError("include, exclude and labelled go with folder, not with rec")
+        if self.rec and (self.include or self.exclude or self.scores or not self.labelled):
+            raise ValueError("include, exclude, scores and labelled go with folder, not with rec")
         return self
 
 
@@ -73,6 +64,7 @@ class Data(Table):
 
     train: list[Source] = Field(min_length=1)
     validate_: Validate = Field(Validate(), alias="validate")
+    min_images: Positive = 1  # identities with fewer images (the long tail) are left out of the training
     root: str = "."
     synthetic: Synthetic | None = None
     max_corrupt: int = Field(10, ge=0, description="bad images that are skipped before training stops")
@@ -101,172 +93,7 @@ class Teacher(Table):
 
     model: str
     contract: Contract | None = None
-
-
-# -- one phase
-
-
-class Optimizer(Table):
-    """Weight decay acts on weights of convolutions and on centres, not on batch norms, biases and slopes."""
-
-    kind: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.1, gt=0)
-    weight_decay: float = Field(5e-4, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-
-
-class Schedule(Table):
-    """Learning rate over images seen. warmup: images of a linear rise; milestones: images of a step's drops."""
-
-    kind: Literal["constant", "step", "cosine", "one_cycle", "polynomial"] = "cosine"
-    warmup: int = Field(0, ge=0)
-    milestones: list[Positive] = []
-    factor: float = Field(0.1, gt=0, lt=1)
-    power: float = Field(1.0, gt=0)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Schedule:
-        if (self.kind == "step") != bool(self.milestones):
-            raise ValueError("milestones go with kind step, which needs them")
-        if self.milestones != sorted(set(self.milestones)):
-            raise ValueError(f"milestones {self.milestones} do not rise")
-        if self.kind == "one_cycle" and self.warmup:
-            raise ValueError("one_cycle has its own rise; leave warmup out")
-        return self
-
-
-class Flip(Table):
-    """Mirror."""
-
-    kind: Literal["flip"]
-    p: Probability = 0.5
-
-
-class Affine(Table):
-    """Small rotation (degrees), shift (px), zoom (share)."""
-
-    kind: Literal["affine"]
-    p: Probability = 0.5
-    degrees: float = Field(8.0, ge=0, le=180)
-    shift: float = Field(3.0, ge=0, le=56)
-    zoom: float = Field(0.06, ge=0, lt=1)
-
-
-class Brightness(Table):
-    """Times 1 +- strength."""
-
-    kind: Literal["brightness"]
-    p: Probability = 0.5
-    strength: float = Field(0.3, ge=0, le=1)
-
-
-class Saturation(Table):
-    """Blend with grey, 1 +- strength."""
-
-    kind: Literal["saturation"]
-    p: Probability = 0.3
-    strength: float = Field(0.5, ge=0, le=1)
-
-
-class LowResolution(Table):
-    """Side shrunk to `least`..1 of itself and enlarged."""
-
-    kind: Literal["low_resolution"]
-    p: Probability = 0.2
-    least: float = Field(0.25, gt=0, le=1)
-
-
-class Cutout(Table):
-    """A filled rectangle, sides up to `most` of the crop's."""
-
-    kind: Literal["cutout"]
-    p: Probability = 0.2
-    most: float = Field(0.4, gt=0, le=1)
-
-
-Augmentation = Annotated[
-    Annotated[Flip | Affine | Brightness | Saturation | LowResolution | Cutout, Field(discriminator="kind")],
-    BeforeValidator(_kind),
-]
-
-
-class Softmax(Table):
-    """No margin (NormFace)."""
-
-    kind: Literal["softmax"]
-
-
-class ArcFace(Table):
-    """cos(theta + radians)."""
-
-    kind: Literal["arcface"]
-    radians: float = Field(0.5, ge=0, lt=3.14159)
-
-
-class CosFace(Table):
-    """cos(theta) - cosine."""
-
-    kind: Literal["cosface"]
-    cosine: float = Field(0.35, ge=0)
-
-
-class Combined(Table):
-    """cos(factor * theta + radians) - cosine."""
-
-    kind: Literal["combined"]
-    factor: float = Field(1.0, ge=1)
-    radians: float = Field(0.3, ge=0, lt=3.14159)
-    cosine: float = Field(0.2, ge=0)
-
-
-Margin = Annotated[
-    Annotated[Softmax | ArcFace | CosFace | Combined, Field(discriminator="kind")], BeforeValidator(_kind)
-]
-
-
-class Classification(Table):
-    """Cross-entropy over all training identities, margin on the own class."""
-
-    kind: Literal["classification"]
-    weight: float = Field(1.0, ge=0)
-    margin: Margin = ArcFace(kind="arcface")
-    scale: float = Field(64.0, gt=0)
-
-
-class Distillation(Table):
-    """1 - cosine to the teacher's embedding of the clean crop and its flip."""
-
-    kind: Literal["distillation"]
-    weight: float = Field(1.0, ge=0)
-
-
-Term = Annotated[Annotated[Classification | Distillation, Field(discriminator="kind")], BeforeValidator(_kind)]
-
-
-class Views(Table):
-    """Augmentation of each view of an image, in order."""
-
-    clean: list[Augmentation] = [Flip(kind="flip")]
-
-
-class Phase(Table):
-    """One stretch of training. Lengths are in images seen."""
-
-    name: str = "phase"
-    images: Positive = 1_000_000
-    batch: Annotated[int, Field(ge=2)] = 128  # a batch norm needs two
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    sampler: Literal["plain"] = "plain"
-    views: Views = Views()
-    terms: list[Term] = Field([Classification(kind="classification")], min_length=1)
-
-    @model_validator(mode="after")
-    def _each_kind_once(self) -> Phase:
-        kinds = [term.kind for term in self.terms]
-        if len(set(kinds)) != len(kinds):
-            raise ValueError(f"terms {', '.join(kinds)}: each kind may stand once")
-        return self
+    blends: int = Field(0, ge=0, le=10_000_000, description="faces blended from pairs of training images, to teach on")
 
 
 # -- the whole
@@ -285,7 +112,7 @@ class BudgetLimits(Table):
 class Export(Table):
     """Formats to write and to prove equal."""
 
-    formats: list[Literal["onnx"]] = ["onnx"]
+    formats: list[Literal["onnx"]] = Field(["onnx"])
 
 
 class Checkpoint(Table):
@@ -303,12 +130,19 @@ class Plan(Table):
     seed: int = Field(0, ge=0, lt=2**32)
     budget: str | BudgetLimits | None = None
     teacher: Teacher | None = None
-    phases: list[Phase] = Field([Phase()], min_length=1, max_length=1)  # several: not in this version
-    evaluate: list[str] = []
+    phases: Annotated[list[Phase], BeforeValidator(wrapped)] = Field([Phase()], min_length=1, max_length=100)
+    evaluate: list[str] = Field([])
     export: Export = Export()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     checkpoint: Checkpoint = Checkpoint()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Plan:
+        names = [phase.name for phase in self.phases]
+        if clash := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"phases: two are called {clash[0]!r}")
+        return self
 
     @model_validator(mode="after")
     def _teacher_is_there(self) -> Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mobileface.training.plan import Schedule
+from mobileface.training.plan_phases import Schedule
 
 # One-cycle as torch's OneCycleLR has it: rise from 1/25 over 30 %, fall to 1/25e4, both along a cosine.
 RISE, START, END = 0.3, 1 / 25, 1 / 25e4

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mobileface.data.faces import FaceSource
 from mobileface.data.faceset import FaceSet
 from mobileface.data.images import BadImage, decode
 from mobileface.embedders.contract import Embedder
@@ -22,12 +25,17 @@ TARGETS = "targets"
 
 
 def teacher_targets(
-    teacher: Embedder, faces: FaceSet, cache: Path, progress: Callable[[int], None] = lambda done: None
+    teacher: Embedder,
+    faces: FaceSet,
+    cache: Path,
+    progress: Callable[[int], None] = lambda done: None,
+    threads: int = 1,
 ) -> NDArray[np.float32]:
     """(N, D) unit vectors: embedding of the clean crop plus that of its flip, normalised (design: decided so).
 
     Kept under `cache`, one file a source, keyed by the teacher's hash, its contract and the source's content
-    names and sizes. An image that does not decode gets zeros; training skips it as well.
+    names and sizes. An image that does not decode gets zeros; training skips it as well. `threads` batches are
+    embedded at a time, and give the same whatever their number.
     """
     parts, done = [], 0
     for source in faces.sources:
@@ -36,10 +44,7 @@ def teacher_targets(
         part = _cached(path, (len(source), teacher.dim))
         if part is None:
             part = np.zeros((len(source), teacher.dim), np.float32)
-            for first in range(0, len(source), BATCH):
-                rows = range(first, min(first + BATCH, len(source)))
-                _embed(teacher, source, rows, part)
-                progress(done + rows.stop)
+            _embed_all(teacher, source, part, partial(_count, progress, done), threads)
             checkpoint.save(path, {TARGETS: torch.from_numpy(part)}, {})
         done += len(source)
         parts.append(part)
@@ -55,12 +60,29 @@ def _cached(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
     return part.numpy() if part.shape == shape and part.dtype == torch.float32 else None
 
 
-def _embed(teacher: Embedder, source: object, rows: Sequence[int], out: NDArray[np.float32]) -> None:
+def _count(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)
+
+
+def _embed_all(
+    teacher: Embedder, source: FaceSource, out: NDArray[np.float32], progress: Callable[[int], None], threads: int
+) -> None:
+    """Fill `out`, batch by batch."""
+    batches = [range(first, min(first + BATCH, len(out))) for first in range(0, len(out), BATCH)]
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for rows, _ in zip(batches, pool.map(lambda rows: _embed(teacher, source, rows, out), batches), strict=True):
+            progress(rows.stop)
+    finally:  # after an error or Ctrl-C, only the batches at hand are waited for
+        pool.shutdown(cancel_futures=True)
+
+
+def _embed(teacher: Embedder, source: FaceSource, rows: Sequence[int], out: NDArray[np.float32]) -> None:
     """Fill the rows of `out`."""
     images, good = [], []
     for i in rows:
         try:
-            images.append(decode(source.read(i), source.key(i)))  # type: ignore[attr-defined]
+            images.append(decode(source.read(i), source.key(i)))
             good.append(i)
         except BadImage:
             continue

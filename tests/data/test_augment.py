@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mobileface.data import augment
 from mobileface.data.augment import OPERATIONS, apply, generator
-from mobileface.training import plan
+from mobileface.training import plan_views as plan
 
 Pixels = NDArray[np.uint8]
 MakeFace = Callable[[int, int], Pixels]

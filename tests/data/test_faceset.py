@@ -106,3 +106,22 @@ def test_the_message_says_how_to_turn_validation_off() -> None:
     with pytest.raises(InputError, match=r"data\.validate\.identities 0\.02 .* \(0 turns validation off\)"):
         split_identities(faces, 0.02, 0)
     assert split_identities(faces, 0, 0).train.tolist() == [0, 1, 2, 3, 4]
+
+
+@given(
+    counts=st.lists(st.integers(1, 6), min_size=5, max_size=12),
+    least=st.integers(1, 6),
+    fraction=st.sampled_from([0.0, 0.2]),
+)
+def test_the_long_tail_is_in_neither(counts: list[int], least: int, fraction: float) -> None:
+    owners = [owner for owner, count in enumerate(counts) for _ in range(count)] + [UNLABELLED] * 2
+    kept = [count for count in counts if count >= least]
+    faces = FaceSet([Listed("a", owners)])
+    if fraction and len([count for count in kept if count >= 2]) < 4:
+        return
+    split = split_identities(faces, fraction, 0, least)
+    used = [owners[i] for i in [*split.train, *split.held_out]]
+    assert sorted(set(used)) == sorted({owner for owner, n in enumerate(counts) if n >= least} | {UNLABELLED})
+    assert split.long_tail == sum(count for count in counts if count < least)
+    assert len(used) + split.long_tail == len(owners)
+    assert split.num_classes == len(kept) - len({owners[i] for i in split.held_out})

@@ -7,12 +7,14 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobileface.data import folder as folders
 from mobileface.data.faces import UNLABELLED
+from mobileface.data.faceset import FaceSet
 from mobileface.data.folder import FolderFaces, read_names
 from mobileface.data.images import MAX_BYTES, BadImage, decode
 from mobileface.errors import InputError
@@ -155,3 +157,32 @@ def test_every_image_is_found_once(names: set[tuple[str, str]]) -> None:
         assert faces.paths == wanted
         owners = sorted({path.split("/")[0] for path in wanted})
         assert faces.labels.tolist() == [owners.index(path.split("/")[0]) for path in wanted]
+
+
+def test_scores_are_read_by_path(shared_faces: Path, tmp_path: Path) -> None:
+    paths = FolderFaces(shared_faces).paths
+    lines = [f"{path}\t{i / 100}\tmore" for i, path in enumerate(paths)]
+    (tmp_path / "scores.tsv").write_text("# path\tscore\n" + "\n".join(reversed(lines)) + "\nother/x.jpg\t0.5\n")
+    faces = FolderFaces(shared_faces, scores=tmp_path / "scores.tsv")
+    assert faces.scores is not None
+    np.testing.assert_allclose(faces.scores, np.arange(len(paths)) / 100)
+    assert FolderFaces(shared_faces).scores is None
+    np.testing.assert_array_equal(FaceSet([faces, faces]).scores, np.tile(faces.scores, 2))
+    assert FaceSet([faces, FolderFaces(shared_faces)]).scores is None
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("{0}\t0.5\n", "has no score for 29 of 30 images, such as person-0/face-1.jpg"),
+        ("{0}\tgood\n", "person-0/face-0.jpg has the score 'good'; wanted a number in 0..1"),
+        ("{0}\tnan\n", "person-0/face-0.jpg has the score nan; wanted a number in 0..1"),
+        ("{0}\t1.5\n", "person-0/face-0.jpg has the score 1.5; wanted a number in 0..1"),
+    ],
+)
+def test_bad_scores_are_named(shared_faces: Path, tmp_path: Path, text: str, wanted: str) -> None:
+    file = tmp_path / "scores.tsv"
+    file.write_text(text.format(FolderFaces(shared_faces).paths[0]))
+    with pytest.raises(InputError) as caught:
+        FolderFaces(shared_faces, scores=file)
+    assert str(caught.value) == f"{file}: {wanted}"

@@ -17,13 +17,14 @@ from mobileface.data.folder import FolderFaces
 from mobileface.data.images import decode
 from mobileface.data.loading import (
     AUGMENT_STREAM,
+    SAMPLER_STREAM,
     Batch,
     FaceStream,
-    PlainSampler,
     batches,
     default_workers,
     stream_seed,
 )
+from mobileface.data.samplers import ClassUniformSampler, PKSampler, PlainSampler
 from mobileface.errors import InputError
 
 MakeFolder = Callable[..., Path]
@@ -32,7 +33,9 @@ forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python
 
 
 def stream(faces: FaceSet, seed: int = 1, phase: int = 0, train: list[int] | None = None) -> FaceStream:
-    return FaceStream(faces, np.array(range(len(faces)) if train is None else train), STEPS, seed, phase)
+    images = np.array(range(len(faces)) if train is None else train)
+    sampler = PlainSampler(images, faces.labels, 4, stream_seed(seed, phase, SAMPLER_STREAM))
+    return FaceStream(faces, sampler, STEPS, seed, phase)
 
 
 def drawn(loaded: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
@@ -78,18 +81,24 @@ def test_every_image_once_an_epoch_in_an_order_of_its_own(faces: FaceSet) -> Non
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-def test_orders_of_epochs_seem_random() -> None:
-    sampler = PlainSampler(np.arange(10), 5)
-    firsts = Counter(sampler(10 * epoch) for epoch in range(1000))
-    assert all(60 < firsts[i] < 140 for i in range(10))  # 100 +- 4.2 sigma
+@forks
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", [PKSampler, ClassUniformSampler])
+def test_batches_hold_what_their_sampler_says(
+    faces: FaceSet, kind: type[PKSampler | ClassUniformSampler], workers: int
+) -> None:
+    sampler = kind(np.arange(len(faces)), faces.labels, 8, 3)
+    drawn_images = drawn(list(batches(FaceStream(faces, sampler, [], 1, 0), 0, 80, 8, workers)))[1]
+    fresh = kind(np.arange(len(faces)), faces.labels, 8, 3)
+    assert drawn_images.tolist() == [fresh(position) for position in range(80)]
 
 
-def test_a_sampler_may_be_asked_in_any_order() -> None:
-    train = np.arange(100, 113)
-    forward = [PlainSampler(train, 3)(position) for position in range(60)]
-    one = PlainSampler(train, 3)
-    backward = [one(position) for position in reversed(range(60))]
-    assert backward[::-1] == forward
+def test_a_bad_image_never_gives_way_to_one_that_the_sampler_leaves_out(damaged: FaceSet) -> None:
+    labels = damaged.labels.copy()
+    labels[2] = -1  # behind the bad image 1
+    sampler = PKSampler(np.arange(6), labels, 4, 1, images=2)
+    index = drawn(list(batches(FaceStream(damaged, sampler, [], 1, 0), 0, 40, 4, 0)))[1]
+    assert set(index.tolist()) == {0, 3, 4}
 
 
 def test_the_middle_of_the_stream_is_its_tail(faces: FaceSet) -> None:

@@ -19,8 +19,8 @@ from mobileface import models
 from mobileface.arch import Arch, Stage
 from mobileface.errors import InputError, NonFiniteError
 from mobileface.training import checkpoint
-from mobileface.training.loop import make_optimizer
-from mobileface.training.plan import Optimizer
+from mobileface.training.plan_phases import Optimizer
+from mobileface.training.trainer import make_optimizer
 
 NANO = Arch("nano", 4, (Stage(8, 4, 1, 2), Stage(8, 4, 1, 1)), 8, 8)
 STATE: dict[str, Any] = {"seen": 640, "best": 0.75, "skipped": ["\udcff<b>\n.jpg", "ä"], "none": None, "rate": 1 / 3}

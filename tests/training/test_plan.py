@@ -27,10 +27,11 @@ FULL: dict[str, Any] = {
     "budget": {"name": "mine", "rule": "macs", "max_flops": 2e8, "max_size_mib": 4.5, "max_dim": 128},
     "data": {
         "train": [
-            {"folder": "faces", "include": "some.txt", "exclude": "others.txt", "labelled": True},
+            {"folder": "faces", "include": "some.txt", "exclude": "others.txt", "scores": "s.tsv", "labelled": True},
             {"rec": "train.rec"},
         ],
         "validate": {"identities": 0.05},
+        "min_images": 3,
         "root": ".",
         "synthetic": {"identities": 20, "images": 4, "held_out": 30, "pairs": 40, "seed": 1},
         "max_corrupt": 3,
@@ -42,15 +43,18 @@ FULL: dict[str, Any] = {
             "scale": 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "layout": "nhwc",
             "color": "bgr", "flip": "none",
         },
+        "blends": 50,
     },
     "phases": [
         {
             "name": "first",
             "images": 1000,
             "batch": 16,
+            "accumulate": 2,
+            "patience": 4,
             "optimizer": {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.01, "momentum": 0.8},
             "schedule": {"kind": "step", "warmup": 10, "milestones": [100, 500], "factor": 0.2, "power": 2.0},
-            "sampler": "plain",
+            "sampler": {"kind": "pk", "images": 2},
             "views": {
                 "clean": [
                     {"kind": "flip", "p": 0.4},
@@ -64,7 +68,20 @@ FULL: dict[str, Any] = {
             "terms": [
                 {
                     "kind": "classification", "weight": 0.5, "scale": 32,
-                    "margin": {"kind": "combined", "factor": 1.1, "radians": 0.2, "cosine": 0.1},
+                    "sample": 0.5,
+                    "margin": {
+                        "kind": "combined", "factor": 1.1, "radians": 0.2, "cosine": 0.1,
+                        "gradient": "straight_through",
+                    },
+                    "negatives": {"kind": "support_vector", "t": 1.1},
+                    "balance": {"beta": 0.99},
+                },
+                {"kind": "intra", "weight": 0.1},
+                {"kind": "inter", "weight": 0.2, "over": "all"},
+                {"kind": "centre", "weight": 0.3},
+                {
+                    "kind": "triplet", "weight": 0.4, "mining": "batch_hard", "distance": "cosine", "margin": 0.1,
+                    "normalised": False,
                 },
                 {"kind": "distillation", "weight": 2},
             ],
@@ -116,7 +133,8 @@ def test_every_key_of_the_full_plan_is_read() -> None:
     assert found == wanted
     tables_of_the_plan = {type(part).__name__ for part in _models(parse_plan(FULL, "x"))}
     every = {cls.__name__ for cls in _subclasses(plans.Table)}
-    assert every - tables_of_the_plan == {"Softmax", "ArcFace", "CosFace"}  # margins, of which one was taken
+    margins = {"Softmax", "ArcFace", "CosFace", "SphereFace", "MagFace", "AdaFace"}  # of which one was taken
+    assert every - tables_of_the_plan == margins | {"Plain", "Curricular", "PlainSampler", "ClassUniformSampler"}
 
 
 def _models(value: Any) -> Iterator[Any]:
@@ -243,10 +261,18 @@ phases:
         ({"data": {"train": []}}, "data.train: .*at least 1"),
         ({"data": {"train": [{"folder": "a", "rec": "b"}]}}, "data.train.0: give one of folder, rec"),
         ({"data": {"train": [{}]}}, "data.train.0: give one of folder, rec"),
-        ({"data": {"train": [{"rec": "b", "exclude": "c"}]}}, "data.train.0: include, exclude and labelled go"),
+        ({"data": {"train": [{"rec": "b", "exclude": "c"}]}}, "data.train.0: include, exclude, scores and labelled go"),
         ({"data": {"train": [{"folder": "f"}], "validate": {"identities": 1}}}, "data.validate.identities: .*less"),
         ({"phases": []}, "phases: .*at least 1"),
-        ({"phases": [{}, {}]}, "phases: .*at most 1"),
+        ({"phases": [{"name": "a"}, {"name": "a"}]}, "plan: phases: two are called 'a'"),
+        ({"phases": [{"add": ["triplet"]}]}, "phases: phases.0: add wraps the phase before"),
+        ({"phases": [{}, {"drop": ["inter"]}]}, "phases: drop: 'inter' is no term of the phase before; it has classif"),
+        ({"phases": [{}, {"terms": ["triplet"], "add": []}]}, "phases: a phase has terms, or add and drop, not both"),
+        ({"phases": [{}, {"add": "triplet"}]}, "phases: terms, add and drop are lists of terms"),
+        ({"phases": [{"terms": ["intra"]}]}, "phases.0: terms: intra reads the centres of a classification term"),
+        ({"phases": [{}, {"drop": ["classification"]}]}, "phases.1.terms: .*at least 1"),
+        ({"phases": [{"batch": 10, "accumulate": 4}]}, "phases.0: batch 10 is no multiple of accumulate 4"),
+        ({"phases": [{"batch": 4, "accumulate": 4}]}, "phases.0: batch 4 in 4 parts leaves one image each"),
         ({"phases": [{"images": 0}]}, "phases.0.images: .*greater than 0, found 0"),
         ({"phases": [{"batch": 1}]}, "phases.0.batch: .*found 1"),
         ({"phases": [{"optimizer": {"lr": float("inf")}}]}, "phases.0.optimizer.lr: .*finite.*found inf"),
@@ -256,7 +282,7 @@ phases:
         ({"phases": [{"schedule": {"kind": "step", "milestones": [5, 3]}}]}, r".*milestones \[5, 3\] do not"),
         ({"phases": [{"schedule": {"kind": "one_cycle", "warmup": 5}}]}, ".*one_cycle has its own rise"),
         ({"phases": [{"terms": []}]}, "phases.0.terms: .*at least 1"),
-        ({"phases": [{"terms": ["triplet"]}]}, "phases.0.terms.0: .*'triplet'.*'classification', 'distillation'"),
+        ({"phases": [{"terms": ["tripelt"]}]}, "phases.0.terms.0: .*'tripelt'.*'classification', 'intra'"),
         ({"phases": [{"terms": ["classification"] * 2}]}, "phases.0: .*each kind may stand once"),
         ({"phases": [{"terms": ["distillation"]}]}, "plan: a distillation term needs a teacher"),
         ({"phases": [{"views": {"clean": ["blur"]}}]}, "phases.0.views.clean.0: .*'blur'.*'flip', 'affine'"),
@@ -380,3 +406,47 @@ def test_missing_and_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(plans, "MAX_PLAN_BYTES", 10)
     with pytest.raises(InputError, match="larger than 10 bytes"):
         read_plan(write(tmp_path / "p.yaml", SMALL))
+
+
+# ---- phases that wrap
+
+LADDER: dict[str, Any] = {
+    **SMALL,
+    "phases": [
+        {"name": "arcface", "images": 500, "batch": 32, "optimizer": {"kind": "adamw", "lr": 0.02}},
+        {"name": "combined", "add": [{"kind": "classification", "margin": "combined", "scale": 32}]},
+        {"name": "svgs", "add": [{"kind": "classification", "negatives": "support_vector"}], "images": 200},
+        {"name": "regular", "add": ["intra", {"kind": "inter", "weight": 0.5}], "optimizer": {"lr": 0.001}},
+        {"name": "mining", "drop": ["intra"], "add": ["triplet"], "sampler": "pk", "patience": 2},
+    ],
+}
+
+
+def test_a_phase_adds_to_the_one_before() -> None:
+    plan = parse_plan(LADDER, "x")
+    arcface, combined, svgs, regular, mining = plan.phases
+    assert [phase.images for phase in plan.phases] == [500, 500, 200, 200, 200]
+    assert {phase.batch for phase in plan.phases} == {32}
+    assert [phase.optimizer.lr for phase in plan.phases] == pytest.approx([0.02, 0.002, 0.002, 0.001, 0.002])
+    assert {phase.optimizer.kind for phase in plan.phases} == {"adamw"}
+    kinds = [[term.kind for term in phase.terms] for phase in plan.phases]
+    first = ["classification"]
+    assert kinds == [first, first, first, [*first, "intra", "inter"], [*first, "inter", "triplet"]]
+    losses: list[Any] = [phase.terms[0] for phase in plan.phases]
+    assert [loss.margin.kind for loss in losses] == ["arcface", *["combined"] * 4]
+    assert [loss.scale for loss in losses] == [64, 32, 32, 32, 32]
+    assert [loss.negatives.kind for loss in losses] == ["plain", "plain", *["support_vector"] * 3]
+    assert [phase.sampler.kind for phase in plan.phases] == [*["plain"] * 4, "pk"]
+    assert [phase.patience for phase in plan.phases] == [0, 0, 0, 0, 2]
+    assert mining.terms[1] == regular.terms[2]
+    assert arcface.schedule == combined.schedule == svgs.schedule
+
+
+def test_a_plan_that_was_filled_up_reads_back_the_same() -> None:
+    plan = parse_plan(LADDER, "x")
+    assert parse_plan(yaml.safe_load(plan.to_yaml()), "x") == plan
+
+
+def test_phases_without_a_name_are_numbered() -> None:
+    plan = parse_plan({**SMALL, "phases": [{}, {}, {"name": "last"}]}, "x")
+    assert [phase.name for phase in plan.phases] == ["phase-1", "phase-2", "last"]

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobileface.training.plan import Schedule
+from mobileface.training.plan_phases import Schedule
 from mobileface.training.schedule import learning_rate
 
 

@@ -1,0 +1,148 @@
+"""Cosines to millions of centres, a chunk of classes at a time: forward with a running log-sum-exp, backward by
+computing the cosines again. Works on one rank's share of the centres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from mobileface.losses.negatives import Negatives, Plain
+
+CHUNK_BYTES = 16 * 2**20  # the most that a chunk's logits, or its centres, take, unless the caller names a chunk
+LIVE_CHUNKS = 8  # tensors of that size that are alive at once, at the most
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Which of a share's classes count: `rows` in rising order (None: all), `chunk` of them at a time (None: ours)."""
+
+    rows: Tensor | None = None
+    chunk: int | None = None
+
+    def pieces(self, units: Tensor, centres: Tensor) -> list[slice | Tensor]:
+        """Indices into the centres, piece by piece. With one image or none a chunk of centres sets the size."""
+        count = len(centres) if self.rows is None else len(self.rows)
+        widest = max(1, len(units), centres.shape[1]) * units.element_size()
+        size = self.chunk or max(1, CHUNK_BYTES // widest)
+        starts = range(0, count, size)
+        if self.rows is None:
+            return [slice(start, min(start + size, count)) for start in starts]
+        return [self.rows[start : start + size] for start in starts]
+
+
+def own_cosines(units: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
+    """(N,) cosine of units (N, D) to the raw centre of their label; 0 where the label lies outside this share."""
+    inside = (labels >= 0) & (labels < len(centres))
+    cosines = units.new_zeros(len(units))
+    cosines[inside] = (units[inside] * F.normalize(centres[labels[inside]])).sum(1)
+    return cosines
+
+
+def others_and_own(
+    units: Tensor,
+    centres: Tensor,
+    labels: Tensor,
+    target: Tensor,
+    negatives: Negatives | None = None,
+    scale: float = 1.0,
+    classes: Classes | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What a sample's loss is made of, (N,) each: the cosine to its own centre, or 0 where that is not in this
+    share, and log sum e^(scale * negative) over all other classes (-inf where there is none).
+
+    units (N, D) of length one; centres (C, D) as they are: they are normalised here; labels (N,), counted from the
+    share's first class; target (N,): the margin's logit, a constant that decides which negatives are hard.
+    Gradients of `units` and `centres`, once differentiable. Memory beside them: a few chunks, forward and backward.
+    """
+    result: tuple[Tensor, Tensor] = _Streamed.apply(
+        units, centres, labels, target.detach(), negatives or Plain(), scale, classes or Classes()
+    )
+    return result
+
+
+class _Streamed(torch.autograd.Function):
+    """A single chunk is kept for the backward pass: it is no larger than what that would make again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        units: Tensor,
+        centres: Tensor,
+        labels: Tensor,
+        target: Tensor,
+        negatives: Negatives,
+        scale: float,
+        classes: Classes,
+    ) -> tuple[Tensor, Tensor]:
+        pieces = classes.pieces(units, centres)
+        limits = torch.finfo(units.dtype)  # its least number stands for -inf: -inf minus -inf is NaN
+        peak = units.new_full((len(units),), limits.min)
+        total = torch.zeros_like(peak)  # sum of e^(logit - peak)
+        kept = None
+        for piece in pieces:
+            cosines = units @ F.normalize(centres[piece]).T
+            powers = negatives(cosines, target[:, None]) * scale if not isinstance(negatives, Plain) else None
+            logits = _without_own(cosines.mul_(scale) if powers is None else powers, labels, piece)
+            higher = torch.maximum(peak, logits.amax(1))
+            logits.sub_(higher[:, None]).exp_()
+            total = total * torch.exp(peak - higher) + logits.sum(1)
+            peak = higher
+            if len(pieces) == 1:
+                kept = logits.div_(total.clamp(min=limits.tiny)[:, None])
+                if powers is not None:
+                    kept.mul_(negatives.slope(cosines, target[:, None]))
+        others = peak + total.log()
+        ctx.save_for_backward(units, centres, labels, target, others.clamp(min=limits.min), kept)
+        ctx.pieces, ctx.negatives, ctx.scale = pieces, negatives, scale
+        return own_cosines(units, centres, labels), others
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_own: Tensor, grad_others: Tensor) -> tuple[Tensor | None, ...]:
+        units, centres, labels, target, others, kept = ctx.saved_tensors
+        grad_units = torch.zeros_like(units)
+        whole = all(isinstance(piece, slice) for piece in ctx.pieces)
+        grad_centres = torch.empty_like(centres) if whole else torch.zeros_like(centres)
+        with torch.autocast(units.device.type, enabled=False):  # backward() may be called under autocast
+            for piece in ctx.pieces:
+                part = centres[piece]
+                length = torch.linalg.vector_norm(part, dim=1, keepdim=True).clamp(min=1e-12)  # as F.normalize
+                part = part / length
+                share = kept if kept is not None else _share(ctx, units @ part.T, labels, target, others, piece)
+                share = share * (ctx.scale * grad_others)[:, None]
+                inside, rows = _own_rows(labels, piece)
+                share[inside, rows] += grad_own[inside]
+                grad_units.addmm_(share, part)
+                grad = share.T @ units  # of the unit centres; their lengths next
+                grad.addcmul_(part, (grad * part).sum(1, keepdim=True), value=-1).div_(length)
+                grad_centres[piece] = grad
+        return grad_units, grad_centres, None, None, None, None, None
+
+
+def _share(ctx: Any, cosines: Tensor, labels: Tensor, target: Tensor, others: Tensor, piece: slice | Tensor) -> Tensor:
+    """(N, K): d others / d (scale * cosine), computed again."""
+    if isinstance(ctx.negatives, Plain):
+        return _without_own(cosines.mul_(ctx.scale), labels, piece).sub_(others[:, None]).exp_()
+    logits = _without_own(ctx.negatives(cosines, target[:, None]) * ctx.scale, labels, piece)
+    return logits.sub_(others[:, None]).exp_().mul_(ctx.negatives.slope(cosines, target[:, None]))
+
+
+def _without_own(logits: Tensor, labels: Tensor, piece: slice | Tensor) -> Tensor:
+    """-inf at each sample's own class, in place."""
+    logits[_own_rows(labels, piece)] = -torch.inf
+    return logits
+
+
+def _own_rows(labels: Tensor, piece: slice | Tensor) -> tuple[Tensor, Tensor]:
+    """(samples whose own class is in the piece, its place there)."""
+    if isinstance(piece, slice):
+        inside = torch.nonzero((labels >= piece.start) & (labels < piece.stop)).flatten()
+        return inside, labels[inside] - piece.start
+    place = torch.searchsorted(piece, labels).clamp(max=len(piece) - 1)
+    inside = torch.nonzero(piece[place] == labels).flatten()
+    return inside, place[inside]

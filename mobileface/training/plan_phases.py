@@ -1,0 +1,157 @@
+"""A plan's phases: how long, with which optimizer, batches and losses; and how one wraps the phase before it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mobileface.training.plan_table import NameAlone, Positive, Table
+from mobileface.training.plan_terms import Classification, Term
+from mobileface.training.plan_views import Views
+
+LATER_LR = 0.1  # ours: a phase that names no optimizer has this share of the first one's learning rate
+
+
+class Optimizer(Table):
+    """Weight decay acts on weights of convolutions and on centres, not on batch norms, biases and slopes."""
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0)
+    weight_decay: float = Field(5e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+
+
+class Schedule(Table):
+    """Learning rate over images seen. warmup: images of a linear rise; milestones: images of a step's drops."""
+
+    kind: Literal["constant", "step", "cosine", "one_cycle", "polynomial"] = "cosine"
+    warmup: int = Field(0, ge=0)
+    milestones: list[Positive] = Field([])
+    factor: float = Field(0.1, gt=0, lt=1)
+    power: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Schedule:
+        if (self.kind == "step") != bool(self.milestones):
+            raise ValueError("milestones go with kind step, which needs them")
+        if self.milestones != sorted(set(self.milestones)):
+            raise ValueError(f"milestones {self.milestones} do not rise")
+        if self.kind == "one_cycle" and self.warmup:
+            raise ValueError("one_cycle has its own rise; leave warmup out")
+        return self
+
+
+class PlainSampler(Table):
+    """Every image once in each epoch."""
+
+    kind: Literal["plain"]
+
+
+class PKSampler(Table):
+    """Batches of batch / images identities with `images` images each."""
+
+    kind: Literal["pk"]
+    images: Positive = 4
+
+
+class ClassUniformSampler(Table):
+    """Every identity equally often."""
+
+    kind: Literal["class_uniform"]
+
+
+Sampler = Annotated[
+    Annotated[PlainSampler | PKSampler | ClassUniformSampler, Field(discriminator="kind")],
+    NameAlone,
+]
+
+
+class Phase(Table):
+    """One stretch of training. Lengths are in images seen."""
+
+    name: str = Field("phase-1", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    images: Positive = 1_000_000
+    batch: Annotated[int, Field(ge=2)] = 128  # a batch norm needs two
+    accumulate: Positive = 1  # micro-batches of a batch; each is a batch of its own to batch norms and terms
+    patience: int = Field(0, ge=0, description="evaluations without a better score that end the phase; 0 = never")
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    sampler: Sampler = PlainSampler(kind="plain")
+    views: Views = Views()
+    terms: list[Term] = Field([Classification(kind="classification")], min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Phase:
+        kinds = [term.kind for term in self.terms]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError(f"terms {', '.join(kinds)}: each kind may stand once")
+        if lonely := [kind for kind in kinds if kind in ("intra", "inter") and "classification" not in kinds]:
+            raise ValueError(f"terms: {lonely[0]} reads the centres of a classification term, which is not there")
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} is no multiple of accumulate {self.accumulate}")
+        if self.batch // self.accumulate < 2:
+            raise ValueError(f"batch {self.batch} in {self.accumulate} parts leaves one image each; wanted two or more")
+        return self
+
+
+def wrapped(phases: Any) -> Any:
+    """Raw phases, each filled up from the one before it: "wrap one more loss" is one more line.
+
+    A key that a phase gives replaces the key of the phase before; `optimizer` is merged key by key, and without
+    it the learning rate is a tenth of the first phase's. `add` is a list of terms to wrap around those before:
+    one of a kind that is there already replaces only the keys that it gives. `drop` names kinds of terms to leave
+    out. What comes back holds neither, so filling up once more changes nothing.
+    """
+    if not isinstance(phases, list) or not all(isinstance(phase, dict) for phase in phases):
+        return phases  # the validation says what is wrong
+    filled: list[dict[str, Any]] = []
+    for number, phase in enumerate(phases, start=1):
+        own = {"name": f"phase-{number}", **phase}
+        if not filled and (extra := own.keys() & {"add", "drop"}):
+            raise ValueError(f"phases.0: {min(extra)} wraps the phase before, and the first has none; wanted terms")
+        if filled:
+            own = _over(filled[-1], own, filled[0])
+        filled.append(own)
+    return filled
+
+
+def _over(before: dict[str, Any], phase: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in phase.items() if key not in ("add", "drop")}
+    merged = {**before, **own}
+    optimizers = [p.get("optimizer", {}) for p in (first, before, own)]
+    if all(isinstance(optimizer, dict) for optimizer in optimizers):
+        rate = optimizers[0].get("lr", Optimizer().lr)
+        lower = {"lr": rate * LATER_LR} if "optimizer" not in own and _is_number(rate) else {}
+        merged["optimizer"] = {**optimizers[1], **optimizers[2], **lower}
+    if "add" in phase or "drop" in phase:
+        if "terms" in own:
+            raise ValueError("a phase has terms, or add and drop, not both")
+        merged["terms"] = _terms(merged.get("terms", ["classification"]), phase.get("add", []), phase.get("drop", []))
+    return merged
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _terms(before: Any, add: Any, drop: Any) -> list[Any]:
+    if not all(isinstance(terms, list) for terms in (before, add, drop)):
+        raise ValueError("terms, add and drop are lists of terms")
+    terms = {_name(term): term for term in before}
+    for kind in drop:
+        if not isinstance(kind, str) or kind not in terms:
+            raise ValueError(f"drop: {kind!r} is no term of the phase before; it has {', '.join(terms)}")
+        del terms[kind]
+    for term in add:
+        old = terms.get(_name(term))
+        terms[_name(term)] = {**_table(old), **_table(term)} if old is not None else term
+    return list(terms.values())
+
+
+def _name(term: Any) -> str:
+    return str(term.get("kind")) if isinstance(term, dict) else str(term)
+
+
+def _table(term: Any) -> dict[str, Any]:
+    return term if isinstance(term, dict) else {"kind": term}

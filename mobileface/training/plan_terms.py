@@ -1,0 +1,184 @@
+"""A plan's losses: the classification loss by its four parts, and the terms beside it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mobileface.training.plan_table import NameAlone, Table
+
+Angle = Annotated[float, Field(ge=0, lt=3.14159)]
+Gradient = Literal["exact", "straight_through"]
+Weight = Annotated[float, Field(ge=0)]
+
+
+# -- margins (losses/margins.py)
+
+
+class Softmax(Table):
+    """No margin (NormFace)."""
+
+    kind: Literal["softmax"]
+
+
+class ArcFace(Table):
+    """cos(theta + radians)."""
+
+    kind: Literal["arcface"]
+    radians: Angle = 0.5
+    gradient: Gradient = "exact"
+
+
+class CosFace(Table):
+    """cos(theta) - cosine."""
+
+    kind: Literal["cosface"]
+    cosine: float = Field(0.35, ge=0)
+
+
+class SphereFace(Table):
+    """cos(factor * theta)."""
+
+    kind: Literal["sphereface"]
+    factor: float = Field(1.35, ge=1)
+    gradient: Gradient = "exact"
+
+
+class Combined(Table):
+    """cos(factor * theta + radians) - cosine."""
+
+    kind: Literal["combined"]
+    factor: float = Field(1.0, ge=1)
+    radians: Angle = 0.3
+    cosine: float = Field(0.2, ge=0)
+    gradient: Gradient = "exact"
+
+
+class MagFace(Table):
+    """ArcFace with a margin that grows with the norm, and a term that makes the norm grow."""
+
+    kind: Literal["magface"]
+    norm_low: float = Field(10.0, gt=0)
+    norm_high: float = Field(110.0, gt=0)
+    radians_low: Angle = 0.45
+    radians_high: Angle = 0.8
+    penalty_weight: Weight = 35.0
+    gradient: Gradient = "exact"
+
+
+class AdaFace(Table):
+    """Angular margin for bad images, additive for good ones."""
+
+    kind: Literal["adaface"]
+    margin: Angle = 0.4
+    concentration: float = Field(0.333, ge=0)
+    quality: Literal["norm", "probability", "score"] = "norm"
+    gradient: Gradient = "exact"
+
+
+Margin = Annotated[
+    Annotated[
+        Softmax | ArcFace | CosFace | SphereFace | Combined | MagFace | AdaFace,
+        Field(discriminator="kind"),
+    ],
+    NameAlone,
+]
+
+
+# -- negatives (losses/negatives.py)
+
+
+class Plain(Table):
+    """Cosines of the other classes as they are."""
+
+    kind: Literal["plain"]
+
+
+class SupportVector(Table):
+    """Classes closer than the own one, margin included, count more (progressive framework, eq. 5-6)."""
+
+    kind: Literal["support_vector"]
+    t: float = Field(1.2, ge=1)
+
+
+class Curricular(Table):
+    """Hard classes count more as training goes on (CurricularFace)."""
+
+    kind: Literal["curricular"]
+
+
+Negatives = Annotated[
+    Annotated[Plain | SupportVector | Curricular, Field(discriminator="kind")],
+    NameAlone,
+]
+
+
+# -- terms
+
+
+class Balance(Table):
+    """Class-balanced weights (progressive framework, eq. 9); beta 0 weighs all classes alike."""
+
+    beta: float = Field(0.9999, ge=0, lt=1)
+
+
+class Classification(Table):
+    """Cross-entropy over all training identities, margin on the own class."""
+
+    kind: Literal["classification"]
+    weight: Weight = 1.0
+    margin: Margin = ArcFace(kind="arcface")
+    scale: float = Field(64.0, gt=0)
+    negatives: Negatives = Plain(kind="plain")
+    balance: Balance = Balance(beta=0)
+    sample: float = Field(1.0, gt=0, le=1, description="share of the classes that a step sees (partial FC)")
+
+
+class Intra(Table):
+    """Angle to the own class centre (eq. 7), in units of pi; needs classification."""
+
+    kind: Literal["intra"]
+    weight: Weight = 1.0
+
+
+class Inter(Table):
+    """Largest cosine between class centres (eq. 8); needs classification. `all`: costs the square of the classes."""
+
+    kind: Literal["inter"]
+    weight: Weight = 1.0
+    over: Literal["batch", "all"] = "batch"
+
+
+class Centre(Table):
+    """Euclidean distance to a centre of its own (centre loss)."""
+
+    kind: Literal["centre"]
+    weight: Weight = 0.003
+
+
+class Triplet(Table):
+    """Triplets within a batch; wants a sampler that repeats identities."""
+
+    kind: Literal["triplet"]
+    weight: Weight = 1.0
+    mining: Literal["batch_hard", "semi_hard"] = "semi_hard"
+    distance: Literal["euclidean", "squared", "cosine"] = "euclidean"
+    margin: float = Field(0.3, gt=0)
+    normalised: bool = True
+
+
+class Distillation(Table):
+    """1 - cosine to the teacher's embedding of the clean crop and its flip."""
+
+    kind: Literal["distillation"]
+    weight: Weight = 1.0
+
+
+Term = Annotated[
+    Annotated[
+        Classification | Intra | Inter | Centre | Triplet | Distillation,
+        Field(discriminator="kind"),
+    ],
+    NameAlone,
+]

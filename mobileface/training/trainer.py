@@ -1,0 +1,246 @@
+"""What a training consists of: built once, its phase exchanged, its state saved and restored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mobileface.arch import Arch
+from mobileface.data.faceset import FaceSet, Split, split_identities
+from mobileface.data.loading import SAMPLER_STREAM, FaceStream, stream_seed
+from mobileface.data.samplers import SAMPLERS
+from mobileface.distributed import world_size
+from mobileface.errors import InputError
+from mobileface.models import build
+from mobileface.training import checkpoint
+from mobileface.training.device import Network, compiled, over_ranks, pick_device, pick_precision
+from mobileface.training.plan import Plan
+from mobileface.training.plan_phases import Optimizer, Phase
+from mobileface.training.terms import build_terms, memory_line
+from mobileface.training.validation import HeldOut, held_out
+
+
+@dataclass
+class State:
+    """What changes from step to step beside the tensors; saved as plain data."""
+
+    phase: int = 0  # its number, from 0
+    seen: int = 0  # images, in this phase
+    before: int = 0  # images of the phases before it
+    seconds: float = 0.0  # spent training, over all starts
+    log_bytes: int = 0
+    best: float | None = None  # validation AUC of checkpoints/best
+    best_seen: int = 0  # images of this phase at which it was reached
+    stale: int = 0  # validations since then
+    done: list[dict[str, Any]] = field(default_factory=list)  # facts of the phases that are over
+    skipped: list[str] = field(default_factory=list)  # bad images, by name
+    inputs: str = ""  # hash of the data and the teacher's targets, which a resumed run must find again
+
+
+@dataclass
+class Trainer:
+    """A training and its phase at hand: made by `prepare`, run by `loop.train`."""
+
+    plan: Plan
+    arch: Arch
+    run: Path
+    network: nn.Module
+    forward: Network  # the network, compiled where that works, its gradients summed over ranks
+    device: torch.device
+    precision: str
+    faces: FaceSet
+    split: Split
+    classes: Tensor  # (N,) class of each image of the face set
+    targets: Tensor | None  # (N, D) teacher's unit embeddings
+    scores: Tensor | None  # (N,) quality of each image, where the data set has one
+    held: HeldOut | None
+    say: Callable[[str], None]
+    state: State
+    terms: nn.ModuleDict = field(init=False)  # of the phase, as are the next three
+    optimizer: torch.optim.Optimizer = field(init=False)
+    stream: FaceStream = field(init=False)
+    phase: Phase = field(init=False)
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.run / "checkpoints" / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The phase's checkpoint with the highest validation score; the last one where nothing is held out."""
+        return self.run / "checkpoints" / "best.safetensors"
+
+    @property
+    def total(self) -> int:
+        """Images of the phase: whole batches."""
+        return -(-self.phase.images // self.phase.batch) * self.phase.batch
+
+    def begin_phase(self, number: int) -> None:
+        """New terms, optimizer and stream of samples for phase `number`; network and state stay as they are."""
+        self.phase = phase = self.plan.phases[number]
+        _check_classes(phase, self.split)
+        micro_batch(phase)  # refuses what cannot be split
+        targets, dim = self.targets, self.arch.embedding_dim
+        counts = torch.bincount(self.classes[self.classes >= 0], minlength=self.split.num_classes)
+        width = None if targets is None else targets.shape[1]
+        if line := memory_line(phase, self.split.num_classes, dim):
+            self.say(line)
+        self.terms = build_terms(phase, counts, dim, width, self.plan.seed).to(self.device)
+        self.optimizer = make_optimizer(phase.optimizer, self.network, self.terms)
+        steps = [(a.kind, a.p, a.model_dump(exclude={"kind", "p"})) for a in phase.views.clean]
+        key, settings = stream_seed(self.plan.seed, number, SAMPLER_STREAM), phase.sampler.model_dump(exclude={"kind"})
+        sampler = SAMPLERS[phase.sampler.kind](self.split.train, self.split.classes, phase.batch, key, **settings)
+        sampler.check_ranks(world_size())
+        for what in ("left_out", "short", "repeats"):
+            if count := getattr(sampler, what, 0):
+                self.say(f"sampler {phase.sampler.kind}: {SAID[what].format(count)}")
+        self.stream = FaceStream(self.faces, sampler, steps, self.plan.seed, number)
+
+
+SAID = {
+    "left_out": "{} images without a label are left out",
+    "short": "{} identities have fewer images than a batch takes of each; theirs repeat",
+    "repeats": "{} repeated images in an epoch",
+}
+
+
+def prepare(
+    plan: Plan,
+    arch: Arch,
+    run: Path,
+    faces: FaceSet,
+    targets: NDArray[np.float32] | None,
+    say: Callable[[str], None],
+) -> tuple[Trainer, dict[str, Any]]:
+    """Build everything that training needs and restore the last checkpoint; second: facts for the model card."""
+    split = split_identities(faces, plan.data.validate_.identities, plan.seed, plan.data.min_images)
+    if split.long_tail:
+        say(f"{split.long_tail:,} images of identities with fewer than {plan.data.min_images} are left out")
+    device = pick_device()
+    precision = pick_precision(plan.precision, device)
+    network = build(arch, plan.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.train()
+    held, skipped = held_out(faces, split.held_out, plan.seed)
+    if held is None:
+        say("no held-out identities to compare: the last checkpoint counts as the best")
+    trainer = Trainer(
+        plan=plan,
+        arch=arch,
+        run=run,
+        network=network,
+        forward=network,
+        device=device,
+        precision=precision,
+        faces=faces,
+        split=split,
+        classes=torch.from_numpy(split.classes),
+        targets=None if targets is None else torch.from_numpy(targets),
+        scores=None if faces.scores is None else torch.from_numpy(faces.scores),
+        held=held,
+        say=say,
+        state=State(inputs=_inputs(faces, targets)),
+    )
+    if trainer.last.exists():
+        _restore(trainer)
+    else:
+        trainer.begin_phase(0)
+    note_skipped(trainer, skipped)
+    size = micro_batch(trainer.phase)[0]
+    trainer.forward, is_compiled = compiled(network, plan.compile, size, device, precision, say)
+    trainer.forward = over_ranks(trainer.forward)
+    facts = {
+        "device": device.type,
+        "ranks": world_size(),
+        "precision": precision,
+        "compile": is_compiled,
+        "torch_threads": torch.get_num_threads(),
+        "identities": split.num_classes,
+        "train_images": len(split.train),
+        "held_out_images": len(split.held_out),
+    }
+    return trainer, facts
+
+
+def micro_batch(phase: Phase) -> tuple[int, int]:
+    """(images that a rank embeds at a time, how often it does so in a step).
+
+    A batch is cut into `accumulate` micro-batches, or as many as there are ranks if these are more; the ranks share
+    them, so the same plan trains the same weights on any number of ranks that divides them.
+    """
+    ranks = world_size()
+    pieces = max(phase.accumulate, ranks)
+    if pieces % ranks or phase.batch % pieces or phase.batch // pieces < 2:
+        raise InputError(
+            f"phase {phase.name}: batch {phase.batch} in {phase.accumulate} parts (accumulate) over {ranks} ranks; "
+            "wanted equal parts of two images or more, as many for each rank"
+        )
+    return phase.batch // pieces, pieces // ranks
+
+
+def _restore(trainer: Trainer) -> None:
+    tensors, saved = checkpoint.load(trainer.last)
+    if saved["inputs"] != trainer.state.inputs:
+        raise InputError(f"{trainer.run}: was begun with other training images or another teacher; give another --out")
+    state = State(**saved)
+    trainer.begin_phase(state.phase)
+    checkpoint.restore(tensors, trainer.network, trainer.terms, trainer.optimizer, trainer.last)
+    trainer.state = state
+    name = f", phase {trainer.phase.name}" if len(trainer.plan.phases) > 1 else ""
+    trainer.say(f"going on from {state.seen:,} images{name} of {trainer.last}")
+
+
+def make_optimizer(settings: Optimizer, network: nn.Module, terms: nn.Module) -> torch.optim.Optimizer:
+    """Weight decay on tensors of two dimensions or more: not on batch norms, biases and slopes of PReLU."""
+    parameters = [*network.parameters(), *terms.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.kind == "sgd":
+        return torch.optim.SGD(groups, settings.lr, settings.momentum, fused=True)
+    return torch.optim.AdamW(groups, settings.lr, fused=True)
+
+
+def _check_classes(phase: Phase, split: Split) -> None:
+    if len(split.train) < phase.batch:
+        raise InputError(f"{len(split.train)} training images are fewer than one batch of {phase.batch}")
+    kinds = {term.kind for term in phase.terms} & {"classification", "centre"}
+    if kinds:
+        if split.num_classes < 2:
+            raise InputError(f"{min(kinds)} needs two identities or more to train on, found {split.num_classes}")
+        unlabelled = int((split.classes[split.train] < 0).sum())
+        if unlabelled and phase.sampler.kind == "plain":
+            raise InputError(
+                f"{unlabelled} training images have no label (labelled: false, or blends); {min(kinds)} needs one for "
+                "each (the samplers pk and class_uniform leave such images out)"
+            )
+
+
+def _inputs(faces: FaceSet, targets: NDArray[np.float32] | None) -> str:
+    """Hash of the images' names and sizes, their labels, and what the teacher said of them."""
+    digest = hashlib.sha256(faces.fingerprint().encode() + faces.labels.tobytes())
+    for more in (targets, faces.scores):
+        if more is not None:
+            digest.update(np.ascontiguousarray(more).data)
+    return digest.hexdigest()
+
+
+def note_skipped(trainer: Trainer, texts: list[str]) -> None:
+    """Count bad images once each; more than the plan allows stop the training."""
+    for text in texts:
+        if text not in trainer.state.skipped:
+            trainer.state.skipped.append(text)
+    found, most = len(trainer.state.skipped), trainer.plan.data.max_corrupt
+    if found > most:
+        raise InputError(
+            f"{found} bad images are more than data.max_corrupt {most}; the last: {trainer.state.skipped[-1]}"
+        )

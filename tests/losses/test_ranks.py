@@ -1,0 +1,45 @@
+"""The classifier cut over several processes is the classifier of one, values, gradients and state."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from tests.losses.rank import cases, run
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What each of 2 or 3 processes found."""
+    world, folder = request.param, tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-m", "tests.losses.rank"]
+    children = [
+        subprocess.Popen([*command, str(r), str(world), str(folder / "store"), str(folder)]) for r in range(world)
+    ]
+    assert [child.wait() for child in children] == [0] * world
+    return [torch.load(folder / f"{r}.pt", weights_only=True) for r in range(world)]
+
+
+def test_values_gradients_and_state_are_those_of_one_process(ranks: list[Any]) -> None:
+    empty = 0
+    for number, case in enumerate(cases(len(ranks))):
+        wanted = run(case, slice(None))
+        found = [rank["cases"][number] for rank in ranks]
+        empty += len(case.centres) < len(ranks)
+        for key in ("values", "embeddings"):
+            got = torch.cat([one[key] for one in found])
+            torch.testing.assert_close(got, wanted[key], atol=1e-9, rtol=1e-9)
+        for one in found:
+            for key in wanted.keys() - {"values", "embeddings"}:
+                torch.testing.assert_close(one[key], wanted[key], atol=1e-9, rtol=1e-9)
+    assert empty or len(ranks) == 2
+
+
+def test_unequal_batches_are_named_on_every_rank(ranks: list[Any]) -> None:
+    numbers = [2 + r for r in range(len(ranks))]
+    text = f"images in a rank's batch: {numbers} over the ranks; wanted the same on each"
+    assert [rank["unequal"] for rank in ranks] == [text] * len(ranks)

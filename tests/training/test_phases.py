@@ -1,0 +1,216 @@
+"""Phases that wrap one another: what goes over, when one ends, and exact resume across their borders."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from mobileface.data.faceset import split_identities
+from mobileface.embedders.opening import open_embedder
+from mobileface.errors import InputError
+from mobileface.factory import find_plan_arch, open_faces
+from mobileface.training import checkpoint, loop
+from mobileface.training.plan import parse_plan
+
+MakeData = Callable[..., dict[str, Any]]
+
+LADDER: list[dict[str, Any]] = [
+    {"name": "two", "images": 48, "add": [{"kind": "classification", "margin": "combined"}, "intra"]},
+    {
+        "name": "three",
+        "images": 32,
+        "batch": 8,
+        "sampler": {"kind": "pk", "images": 4},
+        "add": [
+            {"kind": "classification", "negatives": "curricular", "margin": "adaface", "balance": {"beta": 0.9}},
+            {"kind": "triplet", "mining": "batch_hard"},
+            "inter",
+            "centre",
+        ],
+        "drop": ["intra"],
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def ladder(shared_faces: Path, make_plan_data: MakeData) -> dict[str, Any]:
+    """Three phases of 18, 12 and 4 steps."""
+    data = make_plan_data(shared_faces, phase={"name": "one"})
+    data["phases"] += LADDER
+    return data
+
+
+def train(data: dict[str, Any], run: Path) -> dict[str, Any]:
+    plan = parse_plan(data, "x")
+    run.mkdir(exist_ok=True, parents=True)
+    return loop.train(plan, find_plan_arch(plan), run, open_faces(plan), None, Console(quiet=True), workers=0)
+
+
+def rows(run: Path, event: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    clock = ("seconds", "images_per_s")
+    return [{k: v for k, v in row.items() if k not in clock} for row in found if row["event"] == event]
+
+
+@pytest.fixture(scope="module")
+def whole(ladder: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    train(ladder, run)
+    return run
+
+
+def test_every_phase_leaves_its_best_weights_and_its_row(whole: Path, ladder: dict[str, Any]) -> None:
+    facts = checkpoint.load(whole / "model.safetensors")[1]
+    assert [phase["name"] for phase in facts["phases"]] == ["one", "two", "three"]
+    assert [phase["images"] for phase in facts["phases"]] == [72, 48, 32]
+    assert facts["images_seen"] == 152
+    validations = rows(whole, "validation")
+    borders = [0, 72, 120, 152]
+    for number, phase in enumerate(facts["phases"]):
+        own = [v for v in validations if borders[number] < v["images"] <= borders[number + 1]]
+        best = max(own, key=lambda row: (row["auc"], row["images"]))
+        assert (phase["best_at"], phase["held_out_auc"]) == (best["images"], best["auc"])
+        embedder = open_embedder(loop.phase_folder(whole, number, phase["name"]))
+        assert embedder.dim == 32
+    last, result = (load_file(p / "model.safetensors") for p in (whole / "phases" / "3-three", whole))
+    assert all(torch.equal(last[name], result[name]) for name in result)
+    assert [row["images"] for row in rows(whole, "step")] == [*range(4, 121, 4), *range(128, 153, 8)]
+    kinds = [set(row["terms"]) for row in rows(whole, "step")]
+    assert kinds[0] == {"classification"}
+    assert kinds[18] == {"classification", "intra"}
+    assert kinds[-1] == {"classification", "triplet", "inter", "centre"}
+
+
+def test_network_and_centres_start_from_the_best_weights_of_the_phase_before(
+    ladder: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[dict[str, torch.Tensor]] = []
+    best: list[dict[str, torch.Tensor]] = []
+    end, go_on = loop._end_phase, loop._next_phase
+
+    def ended(trainer: Any) -> Any:
+        best.append(checkpoint.load(trainer.best)[0])
+        return end(trainer)
+
+    def went_on(trainer: Any, *rest: Any) -> None:
+        go_on(trainer, *rest)
+        begun.append({k: v.clone() for k, v in checkpoint.load(trainer.last)[0].items()})
+        assert trainer.optimizer.state == {}
+
+    monkeypatch.setattr(loop, "_end_phase", ended)
+    monkeypatch.setattr(loop, "_next_phase", went_on)
+    train(ladder, tmp_path / "run")
+    for before, after in zip(best, begun, strict=False):
+        for name in before:
+            if name.startswith("network.") or name == "terms.classification.centres":
+                assert torch.equal(before[name], after[name]), name
+    assert float(begun[1]["terms.classification.margin.statistics.mean"]) == 20  # AdaFace's is new in phase three
+
+
+@pytest.mark.parametrize("step", [5, 18, 19, 24, 30, 31, 33])
+def test_resume_is_exact_across_borders(
+    step: int, ladder: dict[str, Any], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = loop.step, 0
+
+    def stopped(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(ladder, tmp_path / "run")
+    train(ladder, tmp_path / "run")
+    assert_same(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("moment", ["next", "save"])
+def test_a_phase_border_that_was_cut_off_is_gone_over_again(
+    moment: str, ladder: dict[str, Any], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed behind the end of a phase, or when the next one's first checkpoint is to be written."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(*args: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if moment == "next":
+            patch.setattr(loop, "_next_phase", die)
+        else:
+            go_on = loop._next_phase
+
+            def half(*args: Any) -> None:
+                patch.setattr(loop, "save", die)
+                go_on(*args)
+
+            patch.setattr(loop, "_next_phase", half)
+        with pytest.raises(Killed):
+            train(ladder, tmp_path / "run")
+    train(ladder, tmp_path / "run")
+    assert_same(tmp_path / "run", whole)
+
+
+def assert_same(run: Path, reference: Path) -> None:
+    names = ["model", "checkpoints/best", "checkpoints/last", "phases/1-one/model", "phases/2-two/model"]
+    for name in names:
+        one, two = (load_file(folder / f"{name}.safetensors") for folder in (run, reference))
+        assert one.keys() == two.keys()
+        assert [key for key in one if not torch.equal(one[key], two[key])] == [], name
+    for event in ("step", "validation", "phase"):
+        assert rows(run, event) == rows(reference, event)
+
+
+def test_patience_ends_a_phase(shared_faces: Path, make_plan_data: MakeData, tmp_path: Path) -> None:
+    """A rate of nothing: the score never rises after the first validation."""
+    phase = {"images": 400, "patience": 3, "optimizer": {"lr": 1e-12}, "schedule": {"kind": "constant"}}
+    data = make_plan_data(shared_faces, phase=phase, checkpoint={"every_images": 20})
+    data["phases"].append({"name": "more", "images": 8, "patience": 0})
+    facts = train(data, tmp_path / "run")
+    validations = [row for row in rows(tmp_path / "run", "validation") if row["images"] <= facts["phases"][0]["images"]]
+    assert facts["phases"][0]["images"] < 400
+    assert len(validations) * 20 == facts["phases"][0]["images"]
+    scores = [row["auc"] for row in validations]
+    best = max(scores)
+    assert len(scores) - 1 - scores.index(best) >= 3
+    assert facts["images_seen"] == facts["phases"][0]["images"] + 8
+
+
+def test_accumulated_parts_give_the_gradient_of_their_mean(
+    shared_faces: Path, make_plan_data: MakeData, tmp_path: Path
+) -> None:
+    """Two equal parts: the loss that is logged is the mean of theirs, and every image is seen once."""
+    phase = {"images": 16, "batch": 8, "accumulate": 2}
+    data = make_plan_data(shared_faces, phase=phase)
+    facts = train(data, tmp_path / "run")
+    assert facts["images_seen"] == 16
+    assert len(rows(tmp_path / "run", "step")) == 2
+
+
+def test_identities_of_the_long_tail_are_left_out(shared_faces: Path, make_plan_data: MakeData, tmp_path: Path) -> None:
+    data = make_plan_data(shared_faces, data={"min_images": 7, "validate": {"identities": 0}})
+    with pytest.raises(InputError, match="0 training images are fewer than one batch of 4"):
+        train(data, tmp_path / "run")
+    plan = parse_plan(make_plan_data(shared_faces, data={"min_images": 6}), "x")
+    assert split_identities(open_faces(plan), 0.4, 5, 6).long_tail == 0
+
+
+def test_a_sampler_that_cannot_draw_says_so(shared_faces: Path, make_plan_data: MakeData, tmp_path: Path) -> None:
+    phase = {"batch": 16, "sampler": {"kind": "pk", "images": 4}}
+    with pytest.raises(InputError, match=r"sampler pk: found 3 labelled identities; wanted at least 4"):
+        train(make_plan_data(shared_faces, phase=phase), tmp_path / "run")

@@ -1,0 +1,119 @@
+"""torchrun: the weights of one process, stops, other numbers of ranks, a rank that dies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mobileface.models import build
+from mobileface.training import checkpoint
+from mobileface.zoo import find_arch
+
+pytestmark = pytest.mark.slow
+MakeData = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def plan(make_folder: Callable[..., Path], make_plan_data: MakeData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two phases of 6 and 3 steps; batches of 8 in two parts; losses that are means over samples. Nobody is held out:
+    running statistics differ a little with the ranks, and with them what would be the best checkpoint."""
+    slow = {"kind": "sgd", "lr": 1e-4}  # batch norms over four images make rounding grow with every step
+    phase = {"images": 48, "batch": 8, "accumulate": 2, "name": "one", "optimizer": slow}
+    folder = make_folder(tmp_path_factory.mktemp("data") / "faces", identities=6)
+    data = make_plan_data(folder, phase=phase, data={"validate": {"identities": 0}})
+    second = {"name": "two", "images": 24, "optimizer": slow}
+    second["add"] = [{"kind": "classification", "margin": "combined"}, "intra"]
+    data["phases"].append({**second, "sampler": {"kind": "pk", "images": 2}})
+    data["export"] = {"formats": []}
+    file = tmp_path_factory.mktemp("plan") / "plan.yaml"
+    file.write_text(json.dumps(data))
+    return file
+
+
+def run_ranks(ranks: int, plan: Path, run: Path, stop: int = 0, die: int = 0) -> subprocess.CompletedProcess[str]:
+    """One process without torchrun, several with it."""
+    script = [str(Path(__file__).with_name("rank_run.py")), str(plan), str(run), str(stop), str(die)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    return subprocess.run([sys.executable, *launcher, *script], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def whole(plan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process that accumulates the two parts."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    done = run_ranks(1, plan, run)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def assert_near(run: Path, reference: Path) -> None:
+    """The same weights to rounding: the distance is a hundredth of the way that they moved, at the most.
+
+    Running statistics are left out: they are means of other batches.
+    """
+    start = build(find_arch("micro"), 5).state_dict()
+    for name in ("model", "phases/1-one/model"):
+        one, two = (load_file(folder / f"{name}.safetensors") for folder in (run, reference))
+        assert one.keys() == two.keys()
+        names = [key for key in one if "running" not in key and "num_batches" not in key]
+        distance, way = (
+            float(torch.cat([(a[key] - b[key]).flatten() for key in names]).norm())
+            for a, b in ((one, two), (start, two))
+        )
+        assert distance < way / 100
+    centres = [load_file(f / "checkpoints/last.safetensors")["terms.classification.centres"] for f in (run, reference)]
+    torch.testing.assert_close(centres[0], centres[1], atol=1e-4, rtol=1e-4)
+    losses = []
+    for folder in (run, reference):
+        found = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        losses.append([row["loss"] for row in found if row["event"] == "step"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert len(losses[0]) == 9
+
+
+def test_two_ranks_train_the_weights_of_one_process(plan: Path, whole: Path, tmp_path: Path) -> None:
+    done = run_ranks(2, plan, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert_near(tmp_path / "run", whole)
+    facts = checkpoint.load(tmp_path / "run" / "model.safetensors")[1]
+    assert facts["ranks"] == 2
+    assert done.stdout.count("run: ") == 1  # one rank speaks for all
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
+def test_a_stopped_run_goes_on_with_another_number_of_ranks(
+    first: int, then: int, plan: Path, whole: Path, tmp_path: Path
+) -> None:
+    stopped = run_ranks(first, plan, tmp_path / "run", stop=7)
+    assert stopped.returncode != 0
+    assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last.safetensors")[1]["seen"] == 8  # of phase two
+    done = run_ranks(then, plan, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert_near(tmp_path / "run", whole)
+
+
+def test_a_rank_that_dies_ends_the_run_and_loses_nothing(plan: Path, whole: Path, tmp_path: Path) -> None:
+    died = run_ranks(2, plan, tmp_path / "run", die=5)
+    assert died.returncode != 0
+    last = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.safetensors")[1]
+    assert last["seen"] == 24
+    done = run_ranks(2, plan, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert_near(tmp_path / "run", whole)
+
+
+def test_a_batch_that_cannot_be_split_is_refused(plan: Path, tmp_path: Path) -> None:
+    data = json.loads(plan.read_text())
+    data["phases"][0] |= {"batch": 9, "accumulate": 3}
+    (tmp_path / "odd.yaml").write_text(json.dumps(data))
+    done = run_ranks(2, tmp_path / "odd.yaml", tmp_path / "run")
+    assert done.returncode != 0
+    assert "phase one: batch 9 in 3 parts (accumulate) over 2 ranks; wanted equal parts" in done.stderr + done.stdout
