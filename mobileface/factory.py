@@ -63,6 +63,7 @@ def make(recipe: Path, data: Path | None, out: Path | None, overrides: list[str]
         return run / "report.html"  # the first rank goes on alone
     root = data_root(plan)
     sets = [_resolved(spec, root) for spec in plan.evaluate]
+    judge_phases(run, sets, root, console)
     results = [judge_model(run, run, spec, root, console) for spec in sets]
     for entry in export_run_folder(run, plan, console) if plan.export.formats else []:
         file = run / "export" / entry["file"]
@@ -270,6 +271,21 @@ def _is_onnx(teacher: Teacher) -> bool:
 def _resolved(spec: str, root: Path) -> str:
     """A set's name as it is; a file's path under the data root if it lies there."""
     return os.fspath(root / spec) if (root / spec).is_file() else spec
+
+
+def judge_phases(run: Path, sets: list[str], root: Path, console: Console) -> None:
+    """The best weights of every phase on every set, kept in the phase's folder and, in short, in the card: the ladder.
+
+    Nothing for a plan of one phase.
+    """
+    card = json.loads((run / "card.json").read_text(encoding="utf-8"))
+    phases = card["training"].get("phases", [])
+    for number, phase in enumerate(phases):
+        folder = run / "phases" / f"{number + 1}-{phase['name']}"
+        results = [judge_model(folder, folder, spec, root, console) for spec in sets]
+        phase["results"] = [{key: result[key] for key in ("set", "accuracy", "std")} for result in results]
+    if phases:
+        write_json(run / "card.json", card)
 
 
 def judge_model(run: Path, model: Path, spec: str, root: Path, console: Console) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from mobileface import factory
 from mobileface.data.faceset import FaceSet
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import CheckFailed, InputError
+from mobileface.report.text import percent
 from mobileface.training import checkpoint, loop
 
 MakeFolder = Callable[..., Path]
@@ -238,3 +239,47 @@ def test_killed_at_any_moment(recipe: Path, tmp_path: Path) -> None:
         assert differ <= {"model", "model_sha256", "seconds"}  # the folder's name; the file also tells the time spent
         rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         assert [row["images"] for row in rows if row["event"] == "step"] == list(range(4, 49, 4))
+
+
+def test_a_ladder_is_judged_phase_by_phase(recipe: Path, tmp_path: Path, cache: Path) -> None:
+    data = yaml.safe_load(recipe.read_text())
+    data["phases"][0]["name"] = "first"
+    wrap = {"kind": "classification", "margin": "combined", "negatives": "support_vector", "balance": {"beta": 0.9}}
+    data["phases"].append({"name": "second", "images": 24, "add": [wrap, "triplet"], "sampler": {"kind": "pk"}})
+    data["phases"][1] |= {"batch": 8}
+    recipe.write_text(yaml.safe_dump(data))
+    run = tmp_path / "run"
+    page = make(recipe, run).read_text()
+    phases = json.loads((run / "card.json").read_text())["training"]["phases"]
+    assert [phase["losses"] for phase in phases] == [
+        ["arcface"],
+        ["combined", "support_vector", "class-balanced", "semi_hard triplet", "pk batches"],
+    ]
+    for folder, phase in zip(("1-first", "2-second"), phases, strict=True):
+        kept = json.loads((run / "phases" / folder / "evaluation" / "held_out.json").read_text())
+        assert phase["results"] == [{key: kept[key] for key in ("set", "accuracy", "std")}]
+        assert f"{percent(kept['accuracy'])} ± {100 * kept['std']:.2f}" in page
+    assert phases[1]["results"][0]["accuracy"] == json.loads((run / "card.json").read_text())["results"][0]["accuracy"]
+    assert "combined + support_vector + class-balanced + semi_hard triplet + pk batches" in page
+    before = files(run)
+    make(recipe, run)
+    assert {name for name, when in files(run).items() if before[name] != when} <= {"card.json", "report.html"}
+
+
+def test_blends_are_taught_and_trained_on(
+    tmp_path: Path, cache: Path, make_folder: MakeFolder, make_plan_data: MakeData
+) -> None:
+    """A run teaches a second one, on blends of the people that are not held out."""
+    folder = make_folder(tmp_path / "data" / "faces")
+    first = tmp_path / "teacher.yaml"
+    first.write_text(yaml.safe_dump(make_plan_data(folder, phase={"images": 16})))
+    factory.train_recipe(first, None, tmp_path / "data" / "teacher", [], QUIET)
+    taught = make_plan_data(folder, phase={"terms": ["distillation"]}, teacher={"model": "teacher", "blends": 40})
+    second = tmp_path / "student.yaml"
+    second.write_text(yaml.safe_dump(taught))
+    run = factory.train_recipe(second, None, tmp_path / "run", [], QUIET)
+    card = json.loads((run / "card.json").read_text())
+    assert [source["name"] for source in card["data"]["sources"]] == ["faces", "blends"]
+    assert (card["data"]["images"], card["data"]["identities"]) == (70, 5)
+    assert (card["training"]["train_images"], card["training"]["held_out_images"]) == (58, 12)
+    assert len(list((cache / "teachers").glob("*.safetensors"))) == 2

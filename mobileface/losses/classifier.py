@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from mobileface.distributed import gather, max_over_ranks, rank, shard, sum_over_ranks
 from mobileface.errors import InputError
-from mobileface.losses.forward import Forward
+from mobileface.losses.forward import Forward, unit
 from mobileface.losses.margins import Margin
 from mobileface.losses.negatives import Negatives, Plain
 from mobileface.losses.streamed import CHUNK_BYTES, LIVE_CHUNKS, Classes, others_and_own, own_cosines
@@ -80,7 +80,7 @@ class Classifier(nn.Module):
         with torch.autocast(embeddings.device.type, enabled=False):
             raw = embeddings.to(self.centres.dtype)
             norms = torch.linalg.vector_norm(raw, dim=1)
-            values = self._values(F.normalize(raw), labels, norms, forward.scores)
+            values = self._values(unit(raw), labels, norms, forward.scores)
             penalty = self.margin.penalty(norms)
         values = values if penalty is None else values + penalty
         weights = torch.ones_like(values) if self.balance is None else self.balance[labels].to(values.dtype)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,17 @@ class Forward:
     scores: Tensor | None = None
 
     def unit(self, view: str) -> Tensor:
-        """(B, D) embeddings of length one."""
-        return F.normalize(self.embeddings[view])
+        """(B, D) embeddings of length one; see `unit`."""
+        return unit(self.embeddings[view])
 
     def norms(self, view: str) -> Tensor:
         """(B,) Euclidean lengths of the raw embeddings."""
         return torch.linalg.vector_norm(self.embeddings[view], dim=1)
+
+
+def unit(embeddings: Tensor) -> Tensor:
+    """(B, D) scaled to length one. An embedding of length 0 stays 0 and has gradient 0, where F.normalize gives it
+    one of 1e12."""
+    lengths = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
+    zero = lengths == 0
+    return (embeddings / lengths.masked_fill(zero, 1)).masked_fill(zero, 0)

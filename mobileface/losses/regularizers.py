@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from mobileface.distributed import gather, rank
 from mobileface.errors import InputError, nearest
 from mobileface.losses.centres import Centres
-from mobileface.losses.forward import Forward
+from mobileface.losses.forward import Forward, unit
 from mobileface.losses.margins import EPS
 
 OVER = ("batch", "all")
@@ -43,7 +43,7 @@ class Intra(nn.Module):
         _check(embeddings, self.centres.dim, labels, self.centres.total)
         own = self.centres.rows(gather(labels))[rank() * len(labels) : (rank() + 1) * len(labels)]
         with torch.autocast(embeddings.device.type, enabled=False):
-            cosines = (F.normalize(embeddings.to(own.dtype)) * F.normalize(own)).sum(1)
+            cosines = (unit(embeddings.to(own.dtype)) * F.normalize(own)).sum(1)
             values = torch.arccos(cosines.clamp(-1 + EPS, 1 - EPS)) / math.pi
         return values, torch.ones_like(values)
 

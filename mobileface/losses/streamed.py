@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mobileface.losses.negatives import Negatives, Plain
 
-CHUNK_BYTES = 16 * 2**20  # the most that a chunk's logits, or its centres, take, unless the caller names a chunk
+CHUNK_BYTES = 8 * 2**20  # the most that a chunk's logits, or its centres, take, unless the caller names a chunk
 LIVE_CHUNKS = 8  # tensors of that size that are alive at once, at the most
 
 
@@ -66,7 +66,11 @@ def others_and_own(
 
 
 class _Streamed(torch.autograd.Function):
-    """A single chunk is kept for the backward pass: it is no larger than what that would make again."""
+    """A single chunk is kept for the backward pass: it is no larger than what that would make again.
+
+    The centres are never written normalised: their lengths divide the cosines' columns, and with
+    r_k = sum_n g_nk cos_nk the gradient of a centre w_k = l_k u_k is (sum_n g_nk x_n - r_k u_k) / l_k.
+    """
 
     @staticmethod
     def forward(
@@ -79,26 +83,22 @@ class _Streamed(torch.autograd.Function):
         scale: float,
         classes: Classes,
     ) -> tuple[Tensor, Tensor]:
-        pieces = classes.pieces(units, centres)
+        ctx.pieces, ctx.negatives, ctx.scale = classes.pieces(units, centres), negatives, scale
         limits = torch.finfo(units.dtype)  # its least number stands for -inf: -inf minus -inf is NaN
         peak = units.new_full((len(units),), limits.min)
         total = torch.zeros_like(peak)  # sum of e^(logit - peak)
         kept = None
-        for piece in pieces:
-            cosines = units @ F.normalize(centres[piece]).T
-            powers = negatives(cosines, target[:, None]) * scale if not isinstance(negatives, Plain) else None
-            logits = _without_own(cosines.mul_(scale) if powers is None else powers, labels, piece)
+        for piece in ctx.pieces:
+            cosines = _cosines(units, centres[piece])[0]
+            logits = _logits(ctx, cosines, target, labels, piece)
             higher = torch.maximum(peak, logits.amax(1))
             logits.sub_(higher[:, None]).exp_()
             total = total * torch.exp(peak - higher) + logits.sum(1)
             peak = higher
-            if len(pieces) == 1:
+            if len(ctx.pieces) == 1:
                 kept = logits.div_(total.clamp(min=limits.tiny)[:, None])
-                if powers is not None:
-                    kept.mul_(negatives.slope(cosines, target[:, None]))
         others = peak + total.log()
         ctx.save_for_backward(units, centres, labels, target, others.clamp(min=limits.min), kept)
-        ctx.pieces, ctx.negatives, ctx.scale = pieces, negatives, scale
         return own_cosines(units, centres, labels), others
 
     @staticmethod
@@ -108,28 +108,39 @@ class _Streamed(torch.autograd.Function):
         grad_units = torch.zeros_like(units)
         whole = all(isinstance(piece, slice) for piece in ctx.pieces)
         grad_centres = torch.empty_like(centres) if whole else torch.zeros_like(centres)
+        weight = (ctx.scale * grad_others)[:, None]
         with torch.autocast(units.device.type, enabled=False):  # backward() may be called under autocast
             for piece in ctx.pieces:
                 part = centres[piece]
-                length = torch.linalg.vector_norm(part, dim=1, keepdim=True).clamp(min=1e-12)  # as F.normalize
-                part = part / length
-                share = kept if kept is not None else _share(ctx, units @ part.T, labels, target, others, piece)
-                share = share * (ctx.scale * grad_others)[:, None]
+                cosines, inverse = _cosines(units, part)
+                if kept is None:
+                    share = _logits(ctx, cosines, target, labels, piece).sub_(others[:, None]).exp_().mul_(weight)
+                else:
+                    share = kept * weight
+                if not isinstance(ctx.negatives, Plain):
+                    share.mul_(ctx.negatives.slope(cosines, target[:, None]))
                 inside, rows = _own_rows(labels, piece)
                 share[inside, rows] += grad_own[inside]
-                grad_units.addmm_(share, part)
-                grad = share.T @ units  # of the unit centres; their lengths next
-                grad.addcmul_(part, (grad * part).sum(1, keepdim=True), value=-1).div_(length)
-                grad_centres[piece] = grad
+                radial = torch.mul(share, cosines, out=cosines).sum(0)
+                grad = torch.mm(share.T, units, out=grad_centres[piece] if isinstance(piece, slice) else None)
+                grad.mul_(inverse[:, None]).addcmul_(part, (radial * inverse.square())[:, None], value=-1)
+                if not isinstance(piece, slice):
+                    grad_centres[piece] = grad
+                grad_units.addmm_(share.mul_(inverse), part)
         return grad_units, grad_centres, None, None, None, None, None
 
 
-def _share(ctx: Any, cosines: Tensor, labels: Tensor, target: Tensor, others: Tensor, piece: slice | Tensor) -> Tensor:
-    """(N, K): d others / d (scale * cosine), computed again."""
+def _cosines(units: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, K) cosines to raw centres (K, D), and 1 / their lengths (K,), as F.normalize takes them."""
+    inverse = torch.linalg.vector_norm(part, dim=1).clamp_(min=1e-12).reciprocal_()
+    return (units @ part.T).mul_(inverse), inverse
+
+
+def _logits(ctx: Any, cosines: Tensor, target: Tensor, labels: Tensor, piece: slice | Tensor) -> Tensor:
+    """(N, K): scale times the negatives, -inf at the own class; a new tensor."""
     if isinstance(ctx.negatives, Plain):
-        return _without_own(cosines.mul_(ctx.scale), labels, piece).sub_(others[:, None]).exp_()
-    logits = _without_own(ctx.negatives(cosines, target[:, None]) * ctx.scale, labels, piece)
-    return logits.sub_(others[:, None]).exp_().mul_(ctx.negatives.slope(cosines, target[:, None]))
+        return _without_own(cosines * ctx.scale, labels, piece)
+    return _without_own(ctx.negatives(cosines, target[:, None]) * ctx.scale, labels, piece)
 
 
 def _without_own(logits: Tensor, labels: Tensor, piece: slice | Tensor) -> Tensor:

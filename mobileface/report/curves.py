@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 
 from markupsafe import Markup
 
 from mobileface.report import plots, text
-from mobileface.report.read import Json, Log, dig, number, string
+from mobileface.report.read import Json, Log, dig, number, objects, string
 from mobileface.report.sections import mapping
 
 
@@ -29,9 +30,47 @@ def training(log: Log | None, card: Json) -> Json | None:
     ]
     return {
         "facts": [(name, value) for name, value in facts if value not in (None, text.NONE)],
-        "plots": [*step_plots(log.steps), *validation_plots(log.validations)] if log else [],
+        "plots": [*step_plots(log.steps, borders(log)), *validation_plots(log.validations, borders(log))]
+        if log
+        else [],
+        "phases": phases(card),
         "dropped": dropped(log.steps) if log else 0,
     }
+
+
+def borders(log: Log) -> list[float]:
+    """Images seen where a phase ends and the next begins."""
+    return [images for row in log.phases if (images := number(row, "images")) is not None]
+
+
+def phases(card: Json) -> Json | None:
+    """The ladder: a row for each phase, its losses, its score on held-out people and on every set. None for one."""
+    found = objects(card, "training", "phases")
+    if len(found) < 2:
+        return None
+    sets = list(dict.fromkeys(string(r, "set") or "" for phase in found for r in objects(phase, "results")))
+    rows = []
+    for phase in found:
+        words = dig(phase, "losses")
+        accuracy = {string(r, "set"): r for r in objects(phase, "results")}
+        rows.append(
+            {
+                "name": string(phase, "name") or text.NONE,
+                "losses": " + ".join(filter(None, map(string, words))) if isinstance(words, list) else "",
+                "images": text.count(number(phase, "images")),
+                "auc": text.percent(number(phase, "held_out_auc")),
+                "sets": [
+                    f"{text.percent(number(accuracy.get(name), 'accuracy'))} ± {points(accuracy.get(name))}"
+                    for name in sets
+                ],
+            }
+        )
+    return {"sets": sets, "rows": rows}
+
+
+def points(result: Json | None) -> str:
+    """The deviation over folds in percentage points."""
+    return text.NONE if (std := number(result, "std")) is None else f"{100 * std:.2f}"
 
 
 def on_off(value: object) -> str | None:
@@ -44,7 +83,7 @@ def dropped(steps: list[Json]) -> int:
     return sum(any(number(value) is None for value in one) for one in values)
 
 
-def step_plots(steps: list[Json]) -> list[Json]:
+def step_plots(steps: list[Json], borders: Sequence[float] = ()) -> list[Json]:
     """Loss, each of its terms, learning rate and speed against the images seen."""
     terms = list(dict.fromkeys(name for row in steps for name in mapping(dig(row, "terms"))))[:24]
     wanted: list[tuple[str, str, tuple[str, ...], bool]] = [("Loss", "all terms, weighted and summed", ("loss",), True)]
@@ -64,14 +103,14 @@ def step_plots(steps: list[Json]) -> list[Json]:
                 "title": title,
                 "note": "; ".join(part for part in notes if part),
                 "alt": f"{title} against images seen: first {first}, median {middle}, last {last}",
-                "svg": Markup(plots.training_curve(f"step{i}", x, y, smooth)),
+                "svg": Markup(plots.training_curve(f"step{i}", x, y, smooth, borders)),
                 "legend": [],
             }
         )
     return made
 
 
-def validation_plots(rows: list[Json]) -> list[Json]:
+def validation_plots(rows: list[Json], borders: Sequence[float] = ()) -> list[Json]:
     """Accuracy and area under the ROC on the held-out identities, as training went on."""
     curves, legend, last = [], [], []
     for name in ("accuracy", "auc"):
@@ -90,7 +129,7 @@ def validation_plots(rows: list[Json]) -> list[Json]:
             "title": "Held-out people",
             "note": "; ".join(last),
             "alt": f"Validation against images seen: {'; '.join(last)}",
-            "svg": Markup(plots.validation_curve("validation", curves)),
+            "svg": Markup(plots.validation_curve("validation", curves, borders)),
             "legend": legend,
         }
     ]

@@ -46,8 +46,11 @@ SETTINGS: dict[Any, Any] = {
 }
 
 
-def training_curve(key: str, images: Sequence[float], values: Sequence[float], smooth: bool = True) -> str:
-    """One value against the images seen: the logged values thin, their running mean thick."""
+def training_curve(
+    key: str, images: Sequence[float], values: Sequence[float], smooth: bool = True, borders: Sequence[float] = ()
+) -> str:
+    """One value against the images seen: the logged values thin, their running mean thick; a line at each border
+    of two phases."""
     x, y = np.asarray(images, dtype=np.float64), np.asarray(values, dtype=np.float64)
     with drawing(key) as (axes, result):
         mean = running_mean(y, max(1, len(y) // 40)) if smooth else y
@@ -58,17 +61,27 @@ def training_curve(key: str, images: Sequence[float], values: Sequence[float], s
         high = max(float(np.quantile(y, 0.99)), float(mean.max()))
         room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
         axes.set_ylim(low - room, high + room)  # one wild step must not flatten the rest
+        draw_borders(axes, borders)
         images_axis(axes)
     return result[0]
 
 
-def validation_curve(key: str, curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> str:
+def draw_borders(axes: Any, borders: Sequence[float]) -> None:
+    """A thin line where a phase ends and the next begins."""
+    for border in borders:
+        axes.axvline(border, color=MUTED, linewidth=0.8, linestyle=":")
+
+
+def validation_curve(
+    key: str, curves: Sequence[tuple[Sequence[float], Sequence[float]]], borders: Sequence[float] = ()
+) -> str:
     """Up to two (images, share) curves; the first solid with dots, the second dashed with squares."""
     styles = ((FIRST, "-", "o"), (SECOND, "--", "s"))
     with drawing(key) as (axes, result):
         for (x, y), (colour, line, mark) in zip(curves, styles, strict=False):
             dense = len(x) > 40
             axes.plot(x, y, color=colour, linestyle=line, marker="" if dense else mark, markersize=4)
+        draw_borders(axes, borders)
         images_axis(axes)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     return result[0]

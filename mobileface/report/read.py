@@ -34,6 +34,7 @@ class Log:
     rows: int  # step rows in the file, before thinning
     resumed: int  # times the run was taken up again
     damaged: int  # lines that could not be read; half a last line does not count
+    phases: list[Json]  # where each phase after the first begins
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def read_json(path: Path) -> Json:
 
 def read_log(path: Path) -> Log:
     """log.jsonl in one pass and bounded memory."""
-    steps, validations = Thinned(LOG_POINTS), Thinned(LOG_POINTS)
+    steps, validations, phases = Thinned(LOG_POINTS), Thinned(LOG_POINTS), Thinned(FILES_LIMIT)
     resumed = damaged = 0
     for row in log_rows(path):
         match row.get("event") if row is not None else "damaged":
@@ -149,11 +150,13 @@ def read_log(path: Path) -> Log:
                 steps.add(row or {})
             case "validation":
                 validations.add(row or {})
+            case "phase":
+                phases.add(row or {})
             case "resume":
                 resumed += 1
             case "damaged":
                 damaged += 1
-    return Log(steps.rows(), validations.rows(), steps.count, resumed, damaged)
+    return Log(steps.rows(), validations.rows(), steps.count, resumed, damaged, phases.rows())
 
 
 def log_rows(path: Path) -> Iterator[Json | None]:

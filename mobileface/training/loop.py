@@ -27,6 +27,7 @@ from mobileface.training import checkpoint
 from mobileface.training.device import autocast, mean_buffers
 from mobileface.training.interrupt import Interrupt
 from mobileface.training.plan import Plan
+from mobileface.training.plan_phases import losses
 from mobileface.training.progress import Progress
 from mobileface.training.runlog import RunLog
 from mobileface.training.schedule import learning_rate
@@ -123,7 +124,7 @@ def _end_phase(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "images": state.seen,
         "best_at": saved["before"] + saved["seen"],
         "held_out_auc": state.best,
-        "terms": [term.kind for term in trainer.phase.terms],
+        "losses": losses(trainer.phase),
     }
     state.done = [*state.done[: state.phase], facts]
     if len(plan.phases) > 1 and rank() == 0:
@@ -164,7 +165,7 @@ def step(trainer: Trainer, parts: Sequence[Batch], rate: float) -> dict[str, Any
 
     Raises NonFiniteError before any update.
     """
-    losses, values, embeddings = [], [], []
+    shares, values, embeddings = [], [], []
     for number, batch in enumerate(parts):
         note_skipped(trainer, batch.skipped)
         pixels = batch.images.to(trainer.device, non_blocking=True).permute(0, 3, 1, 2).float()
@@ -174,12 +175,12 @@ def step(trainer: Trainer, parts: Sequence[Batch], rate: float) -> dict[str, Any
                 embedded = trainer.forward(pixels)
             loss, found = weigh(trainer.terms, trainer.phase, _known(trainer, batch, embedded))
             (loss / len(parts)).backward()
-        losses.append(loss.detach())
+        shares.append(loss.detach())
         values.append(torch.stack([value.detach() for value in found.values()]))
         embeddings.append(embedded)
     norm = _sum_and_measure_gradients(trainer)
     mean = torch.stack(values).mean(0).double()
-    total = sum_over_ranks(torch.stack(losses).mean().double())
+    total = sum_over_ranks(torch.stack(shares).mean().double())
     numbers = torch.stack([total, norm.double(), *mean])
     whole, length, *each = numbers.tolist()  # the only wait for a GPU in a step
     terms = dict(zip(found, each, strict=True))

@@ -95,6 +95,19 @@ class Phase(Table):
         return self
 
 
+def losses(phase: Phase) -> list[str]:
+    """The phase's losses and batches in the words of the papers' tables."""
+    words = []
+    for term in phase.terms:
+        if isinstance(term, Classification):
+            words.append(term.margin.kind)
+            words += [term.negatives.kind] * (term.negatives.kind != "plain")
+            words += ["class-balanced"] * (term.balance.beta > 0)
+        else:
+            words.append(f"{term.mining} triplet" if term.kind == "triplet" else term.kind)
+    return words + [f"{phase.sampler.kind} batches"] * (phase.sampler.kind != "plain")
+
+
 def wrapped(phases: Any) -> Any:
     """Raw phases, each filled up from the one before it: "wrap one more loss" is one more line.
 
@@ -121,8 +134,8 @@ def _over(before: dict[str, Any], phase: dict[str, Any], first: dict[str, Any]) 
     merged = {**before, **own}
     optimizers = [p.get("optimizer", {}) for p in (first, before, own)]
     if all(isinstance(optimizer, dict) for optimizer in optimizers):
-        rate = optimizers[0].get("lr", Optimizer().lr)
-        lower = {"lr": rate * LATER_LR} if "optimizer" not in own and _is_number(rate) else {}
+        rate = _number(optimizers[0].get("lr", Optimizer().lr))
+        lower = {"lr": rate * LATER_LR} if "optimizer" not in own and rate is not None else {}
         merged["optimizer"] = {**optimizers[1], **optimizers[2], **lower}
     if "add" in phase or "drop" in phase:
         if "terms" in own:
@@ -131,8 +144,12 @@ def _over(before: dict[str, Any], phase: dict[str, Any], first: dict[str, Any]) 
     return merged
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _number(value: Any) -> float | None:
+    """A number as YAML gives it: 4e-3, without a dot, comes as text."""
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _terms(before: Any, add: Any, drop: Any) -> list[Any]:

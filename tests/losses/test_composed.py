@@ -276,3 +276,29 @@ def test_bad_settings_are_named() -> None:
         Classifier(5, 4, Softmax(), sample=0)
     with pytest.raises(InputError, match=r"balance holds \(3,\) weights; wanted \(5,\)"):
         Classifier(5, 4, Softmax(), balance=torch.ones(3))
+
+
+@pytest.mark.parametrize("margin", MARGINS)
+def test_an_embedding_of_length_zero_has_a_loss_and_no_gradient(margin: str) -> None:
+    embeddings, centres, labels = problem(4, 6, 5)
+    embeddings[1] = 0
+    embeddings.requires_grad_()
+    term = made(MARGINS[margin](), None, centres).eval()
+    values = term(Forward({"clean": embeddings}, labels))[0]
+    assert values.isfinite().all()
+    values.sum().backward()
+    assert embeddings.grad is not None
+    assert embeddings.grad[1].abs().max() == 0
+    others = embeddings.detach()[[0, 2, 3]].requires_grad_()
+    term(Forward({"clean": others}, labels[[0, 2, 3]]))[0].sum().backward()
+    torch.testing.assert_close(embeddings.grad[[0, 2, 3]], others.grad)
+
+
+def test_identical_embeddings_of_two_people_are_a_defined_loss() -> None:
+    embeddings, centres, labels = problem(1, 6, 5)
+    both = embeddings.repeat(2, 1).requires_grad_()
+    values = made(ArcFace(), SupportVector(), centres)(Forward({"clean": both}, torch.tensor([2, 3])))[0]
+    values.sum().backward()
+    assert values.isfinite().all()
+    assert both.grad is not None
+    assert both.grad.isfinite().all()

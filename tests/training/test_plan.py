@@ -413,7 +413,7 @@ def test_missing_and_large_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 LADDER: dict[str, Any] = {
     **SMALL,
     "phases": [
-        {"name": "arcface", "images": 500, "batch": 32, "optimizer": {"kind": "adamw", "lr": 0.02}},
+        {"name": "arcface", "images": 500, "batch": 32, "optimizer": {"kind": "adamw", "lr": "2e-2"}},
         {"name": "combined", "add": [{"kind": "classification", "margin": "combined", "scale": 32}]},
         {"name": "svgs", "add": [{"kind": "classification", "negatives": "support_vector"}], "images": 200},
         {"name": "regular", "add": ["intra", {"kind": "inter", "weight": 0.5}], "optimizer": {"lr": 0.001}},
