@@ -64,7 +64,7 @@ def whole_steps(trainer: Trainer, total: int) -> Iterator[None]:
     with Progress(Console(quiet=True), total, 0) as progress:
         for batch in loader:
             rate = learning_rate(trainer.phase.schedule, trainer.phase.optimizer.lr, state.seen, total)
-            row = step(trainer, batch, rate)
+            row = step(trainer, [batch], rate)
             state.seen += size
             state.seconds = time.monotonic() - began
             log.write({**row, "images": state.seen, "images_per_s": progress.step(state.seen, row["terms"])})
@@ -98,7 +98,7 @@ def measure(steps: int = STEPS, rounds: int = ROUNDS, arch: str = ARCH) -> dict[
         loop = whole_steps(trainers["loop"], total)
         ways: dict[str, Callable[[], object]] = {
             "bare": lambda: bare_step(trainers["bare"], next(first)),
-            "step": lambda: step(trainers["step"], next(second), 1e-3),
+            "step": lambda: step(trainers["step"], [next(second)], 1e-3),
             "loop": lambda: next(loop),
         }
         seconds = take_turns(ways, steps, rounds)

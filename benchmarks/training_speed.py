@@ -56,12 +56,12 @@ def measure(arch: str, precision: str, compile_: str, faces: FaceSet, folder: Pa
         return {**row, "failed": str(error)}
     batches = cycle(in_memory(trainer, IN_MEMORY))
     for _ in range(WARM_UP):
-        step(trainer, next(batches), RATE)
+        step(trainer, [next(batches)], RATE)
     ready = time.perf_counter()
     times: list[float] = []
     while sum(times) < seconds:
         start = time.perf_counter()
-        step(trainer, next(batches), RATE)
+        step(trainer, [next(batches)], RATE)
         times.append(time.perf_counter() - start)
     size = trainer.phase.batch
     return {

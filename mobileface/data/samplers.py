@@ -32,8 +32,8 @@ class Sampler(Protocol):
     def __call__(self, position: int) -> int:
         """Index of the image at `position`, 0, 1, ..."""
 
-    def check_ranks(self, world: int) -> None:
-        """InputError where a batch cannot be split over `world` ranks."""
+    def check_parts(self, parts: int) -> None:
+        """InputError where a batch cannot be split into so many equal parts (ranks, accumulated micro-batches)."""
 
 
 class PlainSampler:
@@ -50,9 +50,9 @@ class PlainSampler:
             self._epoch, self._order = epoch, generator(self.seed, epoch).permutation(self.train)
         return int(self._order[place])
 
-    def check_ranks(self, world: int) -> None:
-        """`batch` must be a multiple of `world`."""
-        _check_ranks("plain", self.batch, world, 1)
+    def check_parts(self, parts: int) -> None:
+        """`batch` must be a multiple of `parts`."""
+        _check_parts("plain", self.batch, parts, 1)
 
 
 class PKSampler:
@@ -97,9 +97,9 @@ class PKSampler:
             self._epoch, self._order = epoch, self._draw(epoch)
         return int(self._order[place])
 
-    def check_ranks(self, world: int) -> None:
-        """`batch` must be a multiple of `world` times `images`: ranks share no identity of a batch."""
-        _check_ranks("pk", self.batch, world, self.images)
+    def check_parts(self, parts: int) -> None:
+        """`batch` must be a multiple of `parts` times `images`: parts share no identity of a batch."""
+        _check_parts("pk", self.batch, parts, self.images)
 
     def _slots(self, order: Indices) -> Indices:
         """(C,) slots of each identity in an epoch; `order` decides between equals for the last batch's."""
@@ -148,9 +148,9 @@ class ClassUniformSampler:
             self._cycle, self._order = cycle, self._draw(cycle)
         return int(self._order[place])
 
-    def check_ranks(self, world: int) -> None:
-        """`batch` must be a multiple of `world`."""
-        _check_ranks("class_uniform", self.batch, world, 1)
+    def check_parts(self, parts: int) -> None:
+        """`batch` must be a multiple of `parts`."""
+        _check_parts("class_uniform", self.batch, parts, 1)
 
     def _draw(self, cycle: int) -> Indices:
         """(C,) images of the cycle."""
@@ -249,7 +249,7 @@ def _hash(seed: int, first: Indices, second: Indices) -> NDArray[np.uint64]:
     return state
 
 
-def _check_ranks(sampler: str, batch: int, world: int, together: int) -> None:
-    if batch % (world * together):
-        what = f"{world} ranks x {together} images of an identity" if together > 1 else f"the {world} ranks"
-        raise InputError(f"sampler {sampler}: batch is {batch}; wanted a multiple of {world * together} ({what})")
+def _check_parts(sampler: str, batch: int, parts: int, together: int) -> None:
+    if batch % (parts * together):
+        what = f"{parts} parts x {together} images of an identity" if together > 1 else f"the {parts} parts"
+        raise InputError(f"sampler {sampler}: batch is {batch}; wanted a multiple of {parts * together} ({what})")

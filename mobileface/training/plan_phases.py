@@ -97,7 +97,7 @@ class Phase(Table):
 
 def losses(phase: Phase) -> list[str]:
     """The phase's losses and batches in the words of the papers' tables."""
-    words = []
+    words: list[str] = []
     for term in phase.terms:
         if isinstance(term, Classification):
             words.append(term.margin.kind)

@@ -38,7 +38,6 @@ class State:
     seconds: float = 0.0  # spent training, over all starts
     log_bytes: int = 0
     best: float | None = None  # validation AUC of checkpoints/best
-    best_seen: int = 0  # images of this phase at which it was reached
     stale: int = 0  # validations since then
     done: list[dict[str, Any]] = field(default_factory=list)  # facts of the phases that are over
     skipped: list[str] = field(default_factory=list)  # bad images, by name
@@ -88,7 +87,12 @@ class Trainer:
         """New terms, optimizer and stream of samples for phase `number`; network and state stay as they are."""
         self.phase = phase = self.plan.phases[number]
         _check_classes(phase, self.split)
-        micro_batch(phase)  # refuses what cannot be split
+        if any(getattr(getattr(t, "margin", None), "quality", None) == "score" for t in phase.terms):
+            if self.scores is None:
+                raise InputError(
+                    f"phase {phase.name}: a margin reads scores; wanted data.train.N.scores of each source"
+                )
+        _, rounds = micro_batch(phase)
         targets, dim = self.targets, self.arch.embedding_dim
         counts = torch.bincount(self.classes[self.classes >= 0], minlength=self.split.num_classes)
         width = None if targets is None else targets.shape[1]
@@ -99,7 +103,7 @@ class Trainer:
         steps = [(a.kind, a.p, a.model_dump(exclude={"kind", "p"})) for a in phase.views.clean]
         key, settings = stream_seed(self.plan.seed, number, SAMPLER_STREAM), phase.sampler.model_dump(exclude={"kind"})
         sampler = SAMPLERS[phase.sampler.kind](self.split.train, self.split.classes, phase.batch, key, **settings)
-        sampler.check_ranks(world_size())
+        sampler.check_parts(rounds * world_size())
         for what in ("left_out", "short", "repeats"):
             if count := getattr(sampler, what, 0):
                 self.say(f"sampler {phase.sampler.kind}: {SAID[what].format(count)}")
@@ -132,6 +136,8 @@ def prepare(
     held, skipped = held_out(faces, split.held_out, plan.seed)
     if held is None:
         say("no held-out identities to compare: the last checkpoint counts as the best")
+        if tired := [phase.name for phase in plan.phases if phase.patience]:
+            raise InputError(f"phase {tired[0]}: patience needs a score, and nobody is held out (data.validate)")
     trainer = Trainer(
         plan=plan,
         arch=arch,

@@ -228,14 +228,14 @@ def test_batches_that_ranks_cannot_share_are_refused() -> None:
     made = case([5] * 9, places=8)  # batches of 32
     for name in ("plain", "class_uniform"):
         for world in (1, 2, 8, 32):
-            made.any(name).check_ranks(world)
-        with pytest.raises(InputError, match=rf"^sampler {name}: batch is 32; wanted a multiple of 3 \(the 3 ranks\)$"):
-            made.any(name).check_ranks(3)
+            made.any(name).check_parts(world)
+        with pytest.raises(InputError, match=rf"^sampler {name}: batch is 32; wanted a multiple of 3 \(the 3 parts\)$"):
+            made.any(name).check_parts(3)
     for world in (1, 2, 8):
-        made.pk().check_ranks(world)
-    text = r"^sampler pk: batch is 32; wanted a multiple of 64 \(16 ranks x 4 images of an identity\)$"
+        made.pk().check_parts(world)
+    text = r"^sampler pk: batch is 32; wanted a multiple of 64 \(16 parts x 4 images of an identity\)$"
     with pytest.raises(InputError, match=text):
-        made.pk().check_ranks(16)
+        made.pk().check_parts(16)
 
 
 # -- pk

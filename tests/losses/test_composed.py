@@ -295,7 +295,7 @@ def test_an_embedding_of_length_zero_has_a_loss_and_no_gradient(margin: str) -> 
 
 
 def test_identical_embeddings_of_two_people_are_a_defined_loss() -> None:
-    embeddings, centres, labels = problem(1, 6, 5)
+    embeddings, centres, _ = problem(1, 6, 5)
     both = embeddings.repeat(2, 1).requires_grad_()
     values = made(ArcFace(), SupportVector(), centres)(Forward({"clean": both}, torch.tensor([2, 3])))[0]
     values.sum().backward()

@@ -210,6 +210,18 @@ def test_identities_of_the_long_tail_are_left_out(shared_faces: Path, make_plan_
     assert split_identities(open_faces(plan), 0.4, 5, 6).long_tail == 0
 
 
+def test_patience_wants_a_score(shared_faces: Path, make_plan_data: MakeData, tmp_path: Path) -> None:
+    data = make_plan_data(shared_faces, phase={"patience": 2, "name": "a"}, data={"validate": {"identities": 0}})
+    with pytest.raises(InputError, match=r"phase a: patience needs a score, and nobody is held out"):
+        train(data, tmp_path / "run")
+
+
+def test_parts_of_a_batch_do_not_cut_an_identity(shared_faces: Path, make_plan_data: MakeData, tmp_path: Path) -> None:
+    phase = {"batch": 12, "accumulate": 2, "sampler": {"kind": "pk", "images": 4}}
+    with pytest.raises(InputError, match=r"sampler pk: batch is 12; wanted a multiple of 8 \(2 parts x 4 images"):
+        train(make_plan_data(shared_faces, phase=phase), tmp_path / "run")
+
+
 def test_a_sampler_that_cannot_draw_says_so(shared_faces: Path, make_plan_data: MakeData, tmp_path: Path) -> None:
     phase = {"batch": 16, "sampler": {"kind": "pk", "images": 4}}
     with pytest.raises(InputError, match=r"sampler pk: found 3 labelled identities; wanted at least 4"):
