@@ -13,9 +13,10 @@ def class_balanced(counts: Tensor, beta: float = 0.9999) -> Tensor:
 
     Equation 9 of the progressive framework: (1 - beta) / (1 - beta^n), to be multiplied with the sample's loss
     (the print lacks the loss's minus sign). The print also leaves out the scaling to mean 1 that the method's
-    public code has. (A loop that divides by the sum of the weights, as ours does, is blind to that scale.) The mean is over the classes, not over the images.
-    beta 0 weighs all alike; beta near 1 goes to 1 / n. Ours: classes without images get 0 and do not count in the
-    mean. InputError for beta outside [0, 1), a count below 0, no image at all.
+    public code has. (A loop that divides by the sum of the weights, as ours does, is blind to that scale.) The
+    mean is over the classes, not over the images. beta 0 weighs all alike; beta near 1 goes to 1 / n. Ours:
+    classes without images get 0 and do not count in the mean. InputError for beta outside [0, 1), a count below
+    0, no image at all.
     """
     if not 0 <= beta < 1:  # NaN fails as well
         raise InputError(f"class balance's beta is {beta:.17g}; wanted at least 0 and below 1")

@@ -87,11 +87,9 @@ class Trainer:
         """New terms, optimizer and stream of samples for phase `number`; network and state stay as they are."""
         self.phase = phase = self.plan.phases[number]
         _check_classes(phase, self.split)
-        if any(getattr(getattr(t, "margin", None), "quality", None) == "score" for t in phase.terms):
-            if self.scores is None:
-                raise InputError(
-                    f"phase {phase.name}: a margin reads scores; wanted data.train.N.scores of each source"
-                )
+        reads_scores = any(getattr(getattr(t, "margin", None), "quality", None) == "score" for t in phase.terms)
+        if reads_scores and self.scores is None:
+            raise InputError(f"phase {phase.name}: a margin reads scores; wanted data.train.N.scores of each source")
         _, rounds = micro_batch(phase)
         targets, dim = self.targets, self.arch.embedding_dim
         counts = torch.bincount(self.classes[self.classes >= 0], minlength=self.split.num_classes)
