@@ -1,14 +1,15 @@
 """What the training loop adds to forward, backward and optimizer step: `python -m benchmarks.loop_overhead`.
 
-Three ways to train `student-real`, batch 64, by distillation on synthetic faces take turns, a few steps each:
+Four ways to train `student-real`, batch 64, by distillation on synthetic faces take turns, a few steps each:
 
 * bare: forward, loss, backward, optimizer step, on batches in memory;
 * step: `mobileface.training.loop.step` on the same batches (checks for non-finite values, terms, rates);
-* loop: what `mobileface make` runs for each batch: a loading process that reads, decodes and augments while the step
-  runs, `step`, log.jsonl, TensorBoard, progress.
+* loop: what `mobileface make` runs for each batch, on the same batches: `step`, log.jsonl, TensorBoard, progress;
+* loaded: the same, the batches from a loading process that reads, decodes and augments while the step runs (and
+  takes its share of the cores).
 
 Each turn's mean time of a step is divided by that of the bare turn of its round; the result is the median over the
-rounds. After a turn of the loop the loading process has time to fill its queue again, so it never works during the
+rounds. After a turn of `loaded` the loading process has time to fill its queue again, so it never works during the
 others' turns. All threads; about five minutes on two cores, stated at the start.
 """
 
@@ -20,7 +21,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -56,12 +58,11 @@ def bare_step(trainer: Trainer, batch: Batch) -> None:
     trainer.optimizer.zero_grad(set_to_none=True)
 
 
-def whole_steps(trainer: Trainer, total: int) -> Iterator[None]:
+def whole_steps(trainer: Trainer, total: int, loader: Iterator[Batch]) -> Generator[None]:
     """The body of `mobileface.training.loop.train`, one step for each `next`."""
     log, size, state = RunLog(trainer.run, 0, 0), trainer.phase.batch, trainer.state
-    loader = batches(trainer.stream, 0, total, size, default_workers())
     began = time.monotonic()
-    with Progress(Console(quiet=True), total, 0) as progress:
+    with closing(log), Progress(Console(quiet=True), total, 0) as progress:
         for batch in loader:
             rate = learning_rate(trainer.phase.schedule, trainer.phase.optimizer.lr, state.seen, total)
             row = step(trainer, [batch], rate)
@@ -69,7 +70,6 @@ def whole_steps(trainer: Trainer, total: int) -> Iterator[None]:
             state.seconds = time.monotonic() - began
             log.write({**row, "images": state.seen, "images_per_s": progress.step(state.seen, row["terms"])})
             yield
-    log.close()
 
 
 def take_turns(ways: dict[str, Callable[[], object]], steps: int, rounds: int) -> dict[str, list[float]]:
@@ -81,28 +81,33 @@ def take_turns(ways: dict[str, Callable[[], object]], steps: int, rounds: int) -
             for _ in range(steps):
                 ways[name]()
             seconds[name].append((time.perf_counter() - began) / steps)
-            time.sleep(REFILL_S if name == "loop" else 0)
+            time.sleep(REFILL_S if name == "loaded" else 0)
     return {name: times[1:] for name, times in seconds.items()}
 
 
 def measure(steps: int = STEPS, rounds: int = ROUNDS, arch: str = ARCH) -> dict[str, Any]:
-    """All three ways on networks with equal weights."""
+    """All four ways on networks with equal weights."""
     with tempfile.TemporaryDirectory() as folder:
         faces = synthetic_faces(Path(folder))
         trainers = {
-            name: distilling(arch, faces, Path(folder) / name, "auto", "off")[0] for name in ("bare", "step", "loop")
+            name: distilling(arch, faces, Path(folder) / name, "auto", "off")[0]
+            for name in ("bare", "step", "loop", "loaded")
         }
         kept = in_memory(trainers["bare"], IN_MEMORY)
-        first, second = cycle(kept), cycle(kept)
+        first, second, third = cycle(kept), cycle(kept), cycle(kept)
         total = steps * (rounds + 1) * trainers["loop"].phase.batch
-        loop = whole_steps(trainers["loop"], total)
+        loop = whole_steps(trainers["loop"], total, third)
+        stream, size = trainers["loaded"].stream, trainers["loaded"].phase.batch
+        loaded = whole_steps(trainers["loaded"], total, batches(stream, 0, total, size, default_workers()))
         ways: dict[str, Callable[[], object]] = {
             "bare": lambda: bare_step(trainers["bare"], next(first)),
             "step": lambda: step(trainers["step"], [next(second)], 1e-3),
             "loop": lambda: next(loop),
+            "loaded": lambda: next(loaded),
         }
         seconds = take_turns(ways, steps, rounds)
-        next(loop, None)  # it ends, and closes what it opened
+        loop.close()
+        next(loaded, None)  # it ends, and closes what it opened
     return {
         "arch": arch,
         "batch": trainers["bare"].phase.batch,
@@ -120,12 +125,13 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
     """Medians in ms, and percent over bare by rounds: median and quartiles."""
     over = {
         name: [100 * (ours / bare - 1) for ours, bare in zip(seconds[name], seconds["bare"], strict=True)]
-        for name in ("step", "loop")
+        for name in ("step", "loop", "loaded")
     }
     medians = {name: statistics.median(values) for name, values in over.items()}
     return {
         "ms_a_step": {name: round(1e3 * statistics.median(times), 2) for name, times in seconds.items()},
         "overhead_percent": round(medians["loop"], 2),
+        "overhead_percent_with_loading": round(medians["loaded"], 2),
         "overhead_percent_of_step_alone": round(medians["step"], 2),
         "overhead_percent_by_round": {name: [round(v, 2) for v in values] for name, values in over.items()},
         "limit_percent": LIMIT,

@@ -7,6 +7,7 @@ parts. So gradients are summed over ranks, never averaged; a mean is made by the
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,11 +56,14 @@ def joined() -> Iterator[bool]:
         if local >= gpus:
             raise InputError(f"torchrun starts rank {local} here, found {gpus} GPUs; wanted one for each rank")
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    # the other ranks wait while the first one asks the teacher or writes faces: that may take hours
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=datetime.timedelta(days=1))
     try:
         yield rank() == 0
     except RuntimeError as error:
-        if "peer" in str(error) or isinstance(error, dist.DistNetworkError):  # gloo's words for it
+        if (
+            "peer" in str(error) or "imed out" in str(error) or isinstance(error, dist.DistNetworkError)
+        ):  # gloo's words for it
             raise MobileFaceError(f"rank {rank()}: another rank has stopped ({one_line(error)[:120]})") from None
         raise
     finally:
@@ -80,11 +84,8 @@ def first_then_others() -> Iterator[bool]:
 
 
 def gather(x: Tensor) -> Tensor:
-    """(B, ...) of each rank -> (world * B, ...), by rank. InputError, on every rank, where sizes differ."""
-    if world_size() == 1:
-        return x
-    check_equal(len(x), "images in a rank's batch")
-    return _Gather.apply(x)
+    """(B, ...) of each rank -> (world * B, ...), by rank; B must be the same on each (see `check_equal`)."""
+    return x if world_size() == 1 else _Gather.apply(x)
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.rows = len(x)
         whole = x.new_empty((world_size() * len(x), *x.shape[1:]))
-        dist.all_gather_into_tensor(whole, x.contiguous())
+        dist.all_gather(list(whole.chunk(world_size())), x.contiguous())
         return whole
 
     @staticmethod
@@ -145,6 +146,17 @@ def gather_rows(x: Tensor, total: int) -> Tensor:
     parts = [torch.empty_like(padded) for _ in range(world_size())]
     dist.all_gather(parts, padded)
     return torch.cat([part[: len(shard(total, own=r))] for r, part in enumerate(parts)]).cpu()
+
+
+def texts_of_all_ranks(texts: list[str], device: torch.device | str = "cpu") -> list[str]:
+    """What every rank has to say, by rank, the same list on each."""
+    if not any_rank(bool(texts), device):
+        return texts
+    parts: list[list[str]] = [[] for _ in range(world_size())]
+    if world_size() == 1:
+        return texts
+    dist.all_gather_object(parts, texts)
+    return [text for part in parts for text in part]
 
 
 def any_rank(flag: bool, device: torch.device | str = "cpu") -> bool:

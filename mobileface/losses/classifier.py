@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mobileface.distributed import gather, max_over_ranks, rank, shard, sum_over_ranks
+from mobileface.distributed import check_equal, gather, max_over_ranks, rank, shard, sum_over_ranks, world_size
 from mobileface.errors import InputError
 from mobileface.losses.forward import Forward, unit
 from mobileface.losses.margins import Margin
 from mobileface.losses.negatives import Negatives, Plain
-from mobileface.losses.streamed import CHUNK_BYTES, LIVE_CHUNKS, Classes, others_and_own, own_cosines
+from mobileface.losses.streamed import CHUNK_BYTES, GPU_CHUNK_BYTES, LIVE_CHUNKS, Classes, others_and_own, own_cosines
 
 BLOCK = 1 << 16  # classes whose centres start from one generator, whatever the number of ranks
 
@@ -77,6 +77,8 @@ class Classifier(nn.Module):
         """Values (B,) and weights (B,): the classes' weights, or ones."""
         embeddings, labels = forward.embeddings[self.view], forward.labels
         self._check(embeddings, labels)
+        if world_size() > 1:
+            check_equal(len(labels), "images in a rank's batch")
         with torch.autocast(embeddings.device.type, enabled=False):
             raw = embeddings.to(self.centres.dtype)
             norms = torch.linalg.vector_norm(raw, dim=1)
@@ -125,7 +127,7 @@ class Classifier(nn.Module):
         wanted = round(self.sample * count)
         if not self.training or wanted >= count:
             return Classes(None, self.chunk)
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + int(self.step)) * 65_537 + rank())
+        generator = torch.Generator().manual_seed(((self.seed * 1_000_003 + int(self.step)) * 65_537 + rank()) % 2**63)
         draw = torch.rand(count, generator=generator).to(rows.device)
         positive = rows[(rows >= 0) & (rows < count)].unique()
         draw[positive] = 2.0
@@ -148,26 +150,28 @@ def _log_sum_over_ranks(others: Tensor) -> Tensor:
     """(N,) log-sum-exp over the ranks of what each has over its classes; -inf where a rank has none."""
     peak = max_over_ranks(others).clamp(min=torch.finfo(others.dtype).min)
     total = sum_over_ranks(torch.exp(others - peak))
-    return peak + total.log()
+    return peak + total.clamp(min=torch.finfo(total.dtype).tiny).log()  # a sample may hold no other class
 
 
 def start_centres(classes: range, dim: int, seed: int) -> Tensor:
     """(len(classes), dim) unit rows, the same for a class however the classes are cut into shares."""
-    parts = [torch.empty(0, dim)]
+    centres = torch.empty(len(classes), dim)
     for block in range(classes.start // BLOCK, -(-classes.stop // BLOCK) if len(classes) else 0):
         generator = torch.Generator().manual_seed(seed + block)
         rows = F.normalize(torch.randn(BLOCK, dim, generator=generator))
-        first = block * BLOCK
-        parts.append(rows[max(0, classes.start - first) : classes.stop - first].clone())
-    return torch.cat(parts)
+        part = rows[max(0, classes.start - block * BLOCK) : classes.stop - block * BLOCK]
+        start = max(block * BLOCK, classes.start) - classes.start
+        centres[start : start + len(part)] = part
+    return centres
 
 
 def bytes_needed(num_classes: int, dim: int, optimizer_copies: int, ranks: int) -> dict[str, int]:
     """Bytes on one rank, before anything is allocated: centres, gradient, the optimizer's copies, working room."""
     each = 4 * dim * len(shard(num_classes, ranks, 0))
+    chunk = GPU_CHUNK_BYTES if torch.cuda.is_available() else CHUNK_BYTES
     return {
         "centres": each,
         "gradient": each,
         "optimizer": optimizer_copies * each,
-        "working": LIVE_CHUNKS * CHUNK_BYTES,
+        "working": LIVE_CHUNKS * chunk,
     }

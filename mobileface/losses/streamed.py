@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mobileface.losses.negatives import Negatives, Plain
 
 CHUNK_BYTES = 8 * 2**20  # the most that a chunk's logits, or its centres, take, unless the caller names a chunk
+GPU_CHUNK_BYTES = 64 * 2**20  # there every chunk costs a dozen kernel launches
 LIVE_CHUNKS = 8  # tensors of that size that are alive at once, at the most
 
 
@@ -28,7 +29,7 @@ class Classes:
         """Indices into the centres, piece by piece. With one image or none a chunk of centres sets the size."""
         count = len(centres) if self.rows is None else len(self.rows)
         widest = max(1, len(units), centres.shape[1]) * units.element_size()
-        size = self.chunk or max(1, CHUNK_BYTES // widest)
+        size = self.chunk or max(1, (GPU_CHUNK_BYTES if units.is_cuda else CHUNK_BYTES) // widest)
         starts = range(0, count, size)
         if self.rows is None:
             return [slice(start, min(start + size, count)) for start in starts]
@@ -97,7 +98,7 @@ class _Streamed(torch.autograd.Function):
             peak = higher
             if len(ctx.pieces) == 1:
                 kept = logits.div_(total.clamp(min=limits.tiny)[:, None])
-        others = peak + total.log()
+        others = peak + total.log()  # -inf where no other class is in this share
         ctx.save_for_backward(units, centres, labels, target, others.clamp(min=limits.min), kept)
         return own_cosines(units, centres, labels), others
 

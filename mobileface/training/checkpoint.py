@@ -102,13 +102,14 @@ def restore(
                 state[key] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
-def start_from(tensors: dict[str, Tensor], network: nn.Module, terms: nn.Module) -> None:
+def start_from(tensors: dict[str, Tensor], network: nn.Module, terms: nn.Module, leave: tuple[str, ...] = ()) -> None:
     """Load network and terms of another phase's checkpoint; what that phase did not have, or not in this shape,
-    stays as it is."""
+    stays as it is, and so do the terms' tensors whose names begin with one of `leave`."""
     network.load_state_dict(part(tensors, "network."))
     own = terms.state_dict()
     there = _own_rows(part(tensors, "terms."), terms)
-    terms.load_state_dict({name: t for name, t in there.items() if name in own and t.shape == own[name].shape}, False)
+    fits = {n: t for n, t in there.items() if n in own and t.shape == own[n].shape and not n.startswith(leave)}
+    terms.load_state_dict(fits, False)
 
 
 def _states(optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, dict[str, Any]]]:
@@ -134,8 +135,12 @@ def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _not_finite(tensors: dict[str, Tensor]) -> str | None:
-    """The first tensor that holds a NaN or an infinity."""
-    return next((n for n, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()), None)
+    """The first tensor that holds a NaN or an infinity; looked at in slices, since class centres are large."""
+
+    def finite(tensor: Tensor) -> bool:
+        return all(bool(torch.isfinite(part).all()) for part in tensor.reshape(-1).split(1 << 22))
+
+    return next((n for n, t in tensors.items() if t.is_floating_point() and not finite(t)), None)
 
 
 def _checksum(tensors: dict[str, Tensor], text: str) -> str:

@@ -52,7 +52,7 @@ def compiled(
     if wanted == "off":
         return network, False
     before = copy.deepcopy(network.state_dict())
-    faster = torch.compile(network)
+    faster = torch.compile(network, dynamic=False)  # for each batch size its own, whatever came before
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about its own internals here

@@ -19,7 +19,15 @@ from torch.nn.parallel import DistributedDataParallel
 from mobileface.arch import Arch
 from mobileface.data.faceset import FaceSet
 from mobileface.data.loading import Batch, batches, default_workers
-from mobileface.distributed import any_rank, barrier, rank, sum_gradients, sum_over_ranks, world_size
+from mobileface.distributed import (
+    any_rank,
+    barrier,
+    rank,
+    sum_gradients,
+    sum_over_ranks,
+    texts_of_all_ranks,
+    world_size,
+)
 from mobileface.errors import NonFiniteError
 from mobileface.files import write_json
 from mobileface.losses.forward import Forward
@@ -27,7 +35,8 @@ from mobileface.training import checkpoint
 from mobileface.training.device import autocast, mean_buffers
 from mobileface.training.interrupt import Interrupt
 from mobileface.training.plan import Plan
-from mobileface.training.plan_phases import losses
+from mobileface.training.plan_phases import Phase, losses
+from mobileface.training.plan_terms import Classification
 from mobileface.training.progress import Progress
 from mobileface.training.runlog import RunLog
 from mobileface.training.schedule import learning_rate
@@ -66,6 +75,7 @@ def train(
                 if state.phase + 1 == len(plan.phases):
                     break
                 _next_phase(trainer, log, tensors)
+                del tensors  # whole class centres
     finally:
         if log is not None:
             log.close()
@@ -92,7 +102,8 @@ def _run_phase(trainer: Trainer, log: RunLog | None, console: Console, interrupt
     with Progress(console, total, state.seen) as progress:
         loaded = _until_stopped(batches(trainer.stream, state.seen, total, phase.batch, workers, *share), interrupt)
         while not _over(trainer):
-            if not (parts := list(islice(loaded, pieces))):
+            parts = list(islice(loaded, pieces))
+            if any_rank(len(parts) < pieces, trainer.device):  # a signal has ended a rank's loading processes
                 save(trainer, log, None)
                 raise KeyboardInterrupt
             row = step(trainer, parts, learning_rate(phase.schedule, phase.optimizer.lr, state.seen, total))
@@ -143,12 +154,20 @@ def _next_phase(trainer: Trainer, log: RunLog | None, tensors: dict[str, Tensor]
     """Go over to the next phase: network and terms start from the best weights of the one before."""
     state = trainer.state
     trainer.begin_phase(state.phase + 1)
-    checkpoint.start_from(tensors, trainer.network, trainer.terms)
+    margins = [_margin(plan.phases[number]) for plan in [trainer.plan] for number in (state.phase, state.phase + 1)]
+    other = () if margins[0] == margins[1] else ("classification.margin.",)  # statistics of another quality
+    checkpoint.start_from(tensors, trainer.network, trainer.terms, other)
     state.phase, state.before, state.seen = state.phase + 1, state.before + state.seen, 0
     state.best, state.stale = None, 0
     trainer.say(f"phase {trainer.phase.name}: {trainer.total:,} images")
     _write(log, {"event": "phase", "images": state.before, "name": trainer.phase.name})
     save(trainer, log, None)
+
+
+def _margin(phase: Phase) -> tuple[str, str]:
+    """The kind of the phase's margin and what it reads as quality."""
+    margin = next((term.margin for term in phase.terms if isinstance(term, Classification)), None)
+    return getattr(margin, "kind", ""), getattr(margin, "quality", "")
 
 
 def _until_stopped(loader: Iterator[Batch], interrupt: Interrupt) -> Iterator[Batch]:
@@ -166,8 +185,8 @@ def step(trainer: Trainer, parts: Sequence[Batch], rate: float) -> dict[str, Any
     Raises NonFiniteError before any update.
     """
     shares, values, embeddings = [], [], []
+    note_skipped(trainer, texts_of_all_ranks([text for batch in parts for text in batch.skipped], trainer.device))
     for number, batch in enumerate(parts):
-        note_skipped(trainer, batch.skipped)
         pixels = batch.images.to(trainer.device, non_blocking=True).permute(0, 3, 1, 2).float()
         last = number + 1 == len(parts)
         with _gradients_meet(trainer, last):
@@ -226,7 +245,7 @@ def save(trainer: Trainer, log: RunLog | None, say: Any | None) -> None:
     better = False
     mean_buffers(trainer.network)
     if say is not None:
-        score = {} if trainer.held is None else validate(trainer.network, trainer.held, trainer.device)
+        score = {} if trainer.held is None else _score(trainer)
         if score:
             _write(log, {"event": "validation", "images": state.before + state.seen, **score})
             say(f"{state.before + state.seen:,} images: held-out AUC {score['auc']:.4f}, EER {score['eer']:.4f}")
@@ -241,6 +260,14 @@ def save(trainer: Trainer, log: RunLog | None, say: Any | None) -> None:
         weights = {name: t for name, t in tensors.items() if not name.startswith("optimizer.")}
         checkpoint.save(trainer.best, weights, vars(state))
     checkpoint.save(trainer.last, tensors, vars(state))
+
+
+def _score(trainer: Trainer) -> dict[str, float]:
+    """The validation's numbers: the first rank's, since all must decide alike whether a phase is over."""
+    assert trainer.held is not None
+    found = validate(trainer.network, trainer.held, trainer.device) if rank() == 0 else {"auc": 0.0, "eer": 0.0}
+    numbers = sum_over_ranks(torch.tensor([found["auc"], found["eer"]], dtype=torch.float64, device=trainer.device))
+    return dict(zip(("auc", "eer"), numbers.tolist(), strict=True))
 
 
 def _write(log: RunLog | None, row: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from mobileface.losses.centres import Centres
 from mobileface.losses.classifier import Classifier, bytes_needed
 from mobileface.losses.distill import CosineDistillation
 from mobileface.losses.forward import Forward
-from mobileface.losses.margins import MARGINS
+from mobileface.losses.margins import MARGINS, Margin
 from mobileface.losses.negatives import NEGATIVES
 from mobileface.losses.regularizers import CentreLoss, Inter, Intra
 from mobileface.losses.triplet import Triplet
@@ -27,10 +27,22 @@ from mobileface.training.plan_terms import Triplet as TripletPlan
 SAY_MEMORY_FROM = 256 * 2**20  # bytes of class centres and what belongs to them; below, nobody needs to know
 
 
-def build_terms(phase: Phase, counts: Tensor, dim: int, teacher_dim: int | None, seed: int) -> nn.ModuleDict:
+def check_terms(phase: Phase, dim: int, teacher_dim: int | None) -> None:
+    """InputError for settings that contradict each other, and for a teacher of another width than `dim`."""
+    for term in phase.terms:
+        if isinstance(term, Classification):
+            _margin(term)
+        elif isinstance(term, Distillation) and teacher_dim != dim:
+            raise InputError(
+                f"distillation: the student's embedding is {dim}-d, the teacher's {teacher_dim}-d; wanted the "
+                "same width (set embedding_dim of the architecture)"
+            )
+
+
+def build_terms(phase: Phase, counts: Tensor, dim: int, seed: int) -> nn.ModuleDict:
     """The term of each kind, as one module: in the optimizer and in the checkpoint.
 
-    counts: (C,) training images of each class. Errors: InputError for a teacher of another width.
+    counts: (C,) training images of each class.
     """
     built = nn.ModuleDict()
     for term in phase.terms:  # those that read the class centres come behind the classifier that has them
@@ -47,17 +59,16 @@ def build_terms(phase: Phase, counts: Tensor, dim: int, teacher_dim: int | None,
         elif isinstance(term, TripletPlan):
             built[term.kind] = Triplet(term.mining, term.distance, term.margin, term.normalised)
         elif isinstance(term, Distillation):
-            if teacher_dim != dim:
-                raise InputError(
-                    f"distillation: the student's embedding is {dim}-d, the teacher's {teacher_dim}-d; wanted the "
-                    "same width (set embedding_dim of the architecture)"
-                )
             built[term.kind] = CosineDistillation()
     return built
 
 
+def _margin(term: Classification) -> Margin:
+    return MARGINS[term.margin.kind](**term.margin.model_dump(exclude={"kind"}))
+
+
 def _classifier(term: Classification, counts: Tensor, dim: int, seed: int) -> Classifier:
-    margin = MARGINS[term.margin.kind](**term.margin.model_dump(exclude={"kind"}))
+    margin = _margin(term)
     negatives = NEGATIVES[term.negatives.kind](**term.negatives.model_dump(exclude={"kind"}))
     balance = class_balanced(counts, term.balance.beta) if term.balance.beta else None
     return Classifier(len(counts), dim, margin, term.scale, negatives, balance, term.sample, seed=seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mobileface.arch import Arch
 from mobileface.data.faceset import FaceSet, Split, split_identities
 from mobileface.data.loading import SAMPLER_STREAM, FaceStream, stream_seed
-from mobileface.data.samplers import SAMPLERS
+from mobileface.data.samplers import SAMPLERS, Sampler
 from mobileface.distributed import world_size
 from mobileface.errors import InputError
 from mobileface.models import build
@@ -24,7 +24,7 @@ from mobileface.training import checkpoint
 from mobileface.training.device import Network, compiled, over_ranks, pick_device, pick_precision
 from mobileface.training.plan import Plan
 from mobileface.training.plan_phases import Optimizer, Phase
-from mobileface.training.terms import build_terms, memory_line
+from mobileface.training.terms import build_terms, check_terms, memory_line
 from mobileface.training.validation import HeldOut, held_out
 
 
@@ -83,28 +83,35 @@ class Trainer:
         """Images of the phase: whole batches."""
         return -(-self.phase.images // self.phase.batch) * self.phase.batch
 
-    def begin_phase(self, number: int) -> None:
-        """New terms, optimizer and stream of samples for phase `number`; network and state stay as they are."""
-        self.phase = phase = self.plan.phases[number]
+    def check_phase(self, number: int) -> Sampler:
+        """The sampler of phase `number`. InputError for what that phase could not train with: found before the first
+        one begins, not when it is over."""
+        phase = self.plan.phases[number]
         _check_classes(phase, self.split)
         reads_scores = any(getattr(getattr(t, "margin", None), "quality", None) == "score" for t in phase.terms)
         if reads_scores and self.scores is None:
             raise InputError(f"phase {phase.name}: a margin reads scores; wanted data.train.N.scores of each source")
+        check_terms(phase, self.arch.embedding_dim, None if self.targets is None else self.targets.shape[1])
         _, rounds = micro_batch(phase)
-        targets, dim = self.targets, self.arch.embedding_dim
-        counts = torch.bincount(self.classes[self.classes >= 0], minlength=self.split.num_classes)
-        width = None if targets is None else targets.shape[1]
-        if line := memory_line(phase, self.split.num_classes, dim):
-            self.say(line)
-        self.terms = build_terms(phase, counts, dim, width, self.plan.seed).to(self.device)
-        self.optimizer = make_optimizer(phase.optimizer, self.network, self.terms)
-        steps = [(a.kind, a.p, a.model_dump(exclude={"kind", "p"})) for a in phase.views.clean]
         key, settings = stream_seed(self.plan.seed, number, SAMPLER_STREAM), phase.sampler.model_dump(exclude={"kind"})
         sampler = SAMPLERS[phase.sampler.kind](self.split.train, self.split.classes, phase.batch, key, **settings)
         sampler.check_parts(rounds * world_size())
+        return sampler
+
+    def begin_phase(self, number: int) -> None:
+        """New terms, optimizer and stream of samples for phase `number`; network and state stay as they are."""
+        sampler, self.phase = self.check_phase(number), self.plan.phases[number]
+        phase, dim = self.phase, self.arch.embedding_dim
+        self.terms, self.optimizer = nn.ModuleDict(), None  # type: ignore[assignment]  # room for the new ones
+        if line := memory_line(phase, self.split.num_classes, dim):
+            self.say(line)
+        counts = torch.bincount(self.classes[self.classes >= 0], minlength=self.split.num_classes)
+        self.terms = build_terms(phase, counts, dim, self.plan.seed).to(self.device)
+        self.optimizer = make_optimizer(phase.optimizer, self.network, self.terms)
         for what in ("left_out", "short", "repeats"):
             if count := getattr(sampler, what, 0):
                 self.say(f"sampler {phase.sampler.kind}: {SAID[what].format(count)}")
+        steps = [(a.kind, a.p, a.model_dump(exclude={"kind", "p"})) for a in phase.views.clean]
         self.stream = FaceStream(self.faces, sampler, steps, self.plan.seed, number)
 
 
@@ -153,6 +160,8 @@ def prepare(
         say=say,
         state=State(inputs=_inputs(faces, targets)),
     )
+    for number in range(len(plan.phases)):
+        trainer.check_phase(number)
     if trainer.last.exists():
         _restore(trainer)
     else:
@@ -178,7 +187,8 @@ def micro_batch(phase: Phase) -> tuple[int, int]:
     """(images that a rank embeds at a time, how often it does so in a step).
 
     A batch is cut into `accumulate` micro-batches, or as many as there are ranks if these are more; the ranks share
-    them, so the same plan trains the same weights on any number of ranks that divides them.
+    them. So a plan trains the same weights on any number of ranks that divides them, as far as its losses are means
+    over samples without a state: triplets, inter, class weights and statistics see the images of one turn at a time.
     """
     ranks = world_size()
     pieces = max(phase.accumulate, ranks)
@@ -194,7 +204,8 @@ def _restore(trainer: Trainer) -> None:
     tensors, saved = checkpoint.load(trainer.last)
     if saved["inputs"] != trainer.state.inputs:
         raise InputError(f"{trainer.run}: was begun with other training images or another teacher; give another --out")
-    state = State(**saved)
+    known = {f.name for f in fields(State)}
+    state = State(**{key: value for key, value in saved.items() if key in known})
     trainer.begin_phase(state.phase)
     checkpoint.restore(tensors, trainer.network, trainer.terms, trainer.optimizer, trainer.last)
     trainer.state = state

@@ -256,6 +256,17 @@ def test_the_sample_changes_with_the_step_and_repeats_with_the_seed() -> None:
     assert all(seen(one))
 
 
+def test_a_sample_that_holds_only_the_own_class_is_defined_and_any_seed_will_do() -> None:
+    embeddings, centres, _ = problem(4, 100, 5)
+    embeddings.requires_grad_()
+    term = made(ArcFace(), None, centres, sample=0.01, seed=2**32 - 1)
+    values = term(Forward({"clean": embeddings}, torch.full((4,), 7)))[0]
+    values.sum().backward()
+    assert embeddings.grad is not None
+    assert embeddings.grad.isfinite().all()
+    assert values.tolist() == [0, 0, 0, 0]
+
+
 def test_centres_do_not_depend_on_how_they_are_cut() -> None:
     whole = start_centres(range(70_000), 3, seed=5)
     parts = [start_centres(r, 3, seed=5) for r in (range(0, 100), range(100, 65_600), range(65_600, 70_000))]

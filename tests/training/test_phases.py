@@ -18,6 +18,7 @@ from mobileface.data.faceset import split_identities
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import InputError
 from mobileface.factory import find_plan_arch, open_faces
+from mobileface.losses.forward import Forward
 from mobileface.training import checkpoint, loop
 from mobileface.training.plan import parse_plan
 
@@ -194,12 +195,52 @@ def test_patience_ends_a_phase(shared_faces: Path, make_plan_data: MakeData, tmp
 def test_accumulated_parts_give_the_gradient_of_their_mean(
     shared_faces: Path, make_plan_data: MakeData, tmp_path: Path
 ) -> None:
-    """Two equal parts: the loss that is logged is the mean of theirs, and every image is seen once."""
-    phase = {"images": 16, "batch": 8, "accumulate": 2}
-    data = make_plan_data(shared_faces, phase=phase)
-    facts = train(data, tmp_path / "run")
-    assert facts["images_seen"] == 16
-    assert len(rows(tmp_path / "run", "step")) == 2
+    """One SGD step without momentum or decay moves the weights by minus the rate times the mean of two gradients."""
+    rate = 0.01
+    phase = {
+        "images": 8, "batch": 8, "accumulate": 2, "schedule": {"kind": "constant"},
+        "optimizer": {"kind": "sgd", "lr": rate, "momentum": 0, "weight_decay": 0},
+    }  # fmt: skip
+    plan = parse_plan(make_plan_data(shared_faces, phase=phase, data={"validate": {"identities": 0}}), "x")
+    faces = open_faces(plan)
+    trainer, _ = loop.prepare(plan, find_plan_arch(plan), tmp_path / "run", faces, None, print)
+    before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
+    parts = list(loop.batches(trainer.stream, 0, 8, 8, 0, 4))
+    losses, sums = [], {name: torch.zeros_like(p) for name, p in before.items()}
+    for part in parts:
+        embeddings = trainer.network(part.images.permute(0, 3, 1, 2).float())
+        values, _ = trainer.terms["classification"](Forward({"clean": embeddings}, trainer.classes[part.index]))
+        values.mean().backward()
+        losses.append(float(values.detach().mean()))
+        for name, parameter in trainer.network.named_parameters():
+            assert parameter.grad is not None
+            sums[name] += parameter.grad
+            parameter.grad = None
+        trainer.terms.zero_grad(set_to_none=True)
+    row = loop.step(trainer, parts, rate)
+    assert row["loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
+    for name, parameter in trainer.network.named_parameters():
+        wanted = before[name] - rate * sums[name] / 2
+        torch.testing.assert_close(parameter.detach(), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_a_later_phase_that_cannot_train_is_refused_before_the_first(
+    shared_faces: Path, make_plan_data: MakeData, tmp_path: Path
+) -> None:
+    magface = {"kind": "magface", "norm_low": 50, "norm_high": 20}
+    score = {"kind": "adaface", "quality": "score"}
+    later: list[tuple[dict[str, Any], str]] = [
+        ({"sampler": {"kind": "pk", "images": 4}, "batch": 16}, "sampler pk: found 3 labelled identities"),
+        ({"batch": 64}, "18 training images are fewer than one batch of 64"),
+        ({"add": [{"kind": "classification", "margin": magface}]}, "MagFace's norms are 50 to 20"),
+        ({"add": [{"kind": "classification", "margin": score}]}, "phase later: a margin reads scores"),
+    ]
+    for number, (phase, wanted) in enumerate(later):
+        data = make_plan_data(shared_faces)
+        data["phases"].append({"name": "later", **phase})
+        with pytest.raises(InputError, match=wanted):
+            train(data, tmp_path / f"run-{number}")
+        assert not (tmp_path / f"run-{number}" / "checkpoints").exists()
 
 
 def test_identities_of_the_long_tail_are_left_out(shared_faces: Path, make_plan_data: MakeData, tmp_path: Path) -> None:

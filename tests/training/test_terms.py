@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mobileface.errors import InputError
 from mobileface.losses.forward import Forward
 from mobileface.training.plan_phases import Phase
-from mobileface.training.terms import build_terms, weigh
+from mobileface.training.terms import build_terms, check_terms, weigh
 
 COUNTS = torch.tensor([4, 4, 4, 4, 4])
 
@@ -58,7 +58,7 @@ def test_a_term_that_weighs_nothing_is_zero_and_not_nan() -> None:
     ],
 )
 def test_the_plans_margin_reaches_the_classifier(margin: Any, of_half: float) -> None:
-    terms = build_terms(phase({"kind": "classification", "margin": margin, "scale": 8}), COUNTS, 4, None, 0)
+    terms = build_terms(phase({"kind": "classification", "margin": margin, "scale": 8}), COUNTS, 4, 0)
     classifier = terms["classification"]
     assert classifier.scale == 8
     assert classifier.centres.shape == (5, 4)
@@ -67,11 +67,11 @@ def test_the_plans_margin_reaches_the_classifier(margin: Any, of_half: float) ->
 
 def test_centres_follow_the_seed() -> None:
     chosen = phase({"kind": "classification"})
-    first, again, other = (build_terms(chosen, COUNTS, 4, None, seed)["classification"].centres for seed in (1, 1, 2))
+    first, again, other = (build_terms(chosen, COUNTS, 4, seed)["classification"].centres for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_another_width_of_the_teacher_is_refused() -> None:
     with pytest.raises(InputError, match="the student's embedding is 4-d, the teacher's 8-d"):
-        build_terms(phase({"kind": "distillation"}), COUNTS, 4, 8, 0)
+        check_terms(phase({"kind": "distillation"}), 4, 8)
