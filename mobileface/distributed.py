@@ -137,15 +137,19 @@ def max_over_ranks(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def gather_rows(x: Tensor, total: int) -> Tensor:
-    """Shards (as `shard` cuts them) of a tensor of `total` rows -> the whole, on the CPU of every rank."""
+    """Shards (as `shard` cuts them) of a tensor of `total` rows -> the whole, on the first rank's CPU; the others get
+    no row. One shard at a time, so that no GPU holds the whole."""
     if world_size() == 1:
         return x.detach().cpu()
-    most = len(shard(total, own=0))
-    padded = x.new_zeros((most, *x.shape[1:]))
-    padded[: len(x)] = x
-    parts = [torch.empty_like(padded) for _ in range(world_size())]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[: len(shard(total, own=r))] for r, part in enumerate(parts)]).cpu()
+    whole = torch.empty((total if rank() == 0 else 0, *x.shape[1:]), dtype=x.dtype)
+    for r in range(world_size()):
+        rows = shard(total, own=r)
+        part = x.detach().contiguous() if r == rank() else x.new_empty((len(rows), *x.shape[1:]))
+        if len(rows):
+            dist.broadcast(part, r)
+        if rank() == 0:
+            whole[rows.start : rows.stop] = part
+    return whole
 
 
 def texts_of_all_ranks(texts: list[str], device: torch.device | str = "cpu") -> list[str]:

@@ -48,8 +48,7 @@ _ARCHS = (
         64,
     ),
     # Ours, for recipes/distill-real: under 200 MFLOPs. Narrow reductions, most of the work at 14x14 and 7x7 and one
-    # slope for all channels were chosen for speed of training on a CPU (benchmarks/training_speed.py is to measure
-    # it); the accuracy reached says that it narrows too early (docs/design.md).
+    # slope for all channels were chosen for speed of training on a CPU (benchmarks/training_speed.py is to measure it).
     Arch(
         "student-real",
         16,

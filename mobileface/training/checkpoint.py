@@ -62,7 +62,8 @@ def cut_over_ranks(terms: nn.Module) -> dict[Tensor, int]:
 
 
 def gather(network: nn.Module, terms: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All tensors of a run, named, the same on every rank: class centres whole, so that any number can go on."""
+    """All tensors of a run, named: class centres whole, so that any number of ranks can go on. Every rank must call
+    it, and the first one gets it all."""
     cut = cut_over_ranks(terms)
     cut_names = {f"terms.{name}": cut[p] for name, p in terms.named_parameters() if p in cut}
     tensors = {f"network.{name}": t for name, t in network.state_dict().items()}

@@ -1,10 +1,19 @@
-"""Ctrl-C during training: finish the step, save, stop. A second one stops at once."""
+"""Ctrl-C during training: finish the step, save, stop. A second one stops at once.
+
+Under torchrun every signal comes twice, once from whoever sent it and once from torchrun: there a second one counts
+only after a while.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
+
+from mobileface.distributed import world_size
+
+AGAIN_S = 5.0  # longer than torchrun takes to hand a signal on
 
 
 class Interrupt:
@@ -12,6 +21,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.asked = False
+        self._since = 0.0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupt:
@@ -28,6 +38,6 @@ class Interrupt:
             raise KeyboardInterrupt from None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and (world_size() == 1 or time.monotonic() - self._since > AGAIN_S):
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked, self._since = True, self._since or time.monotonic()

@@ -79,6 +79,10 @@ def memory_line(phase: Phase, num_classes: int, dim: int) -> str | None:
     if not any(term.kind == "classification" for term in phase.terms):
         return None
     needed = bytes_needed(num_classes, dim, {"sgd": 1, "adamw": 2}[phase.optimizer.kind], world_size())
+    if phase.accumulate > 1 or any(term.kind in ("intra", "inter") for term in phase.terms):
+        needed["second gradient"] = needed["gradient"]  # until it is added to the first
+    if any(term.kind == "centre" for term in phase.terms):
+        needed["centre loss"] = 4 * 4 * dim * num_classes  # on every rank; gradient and optimizer as well
     if sum(needed.values()) < SAY_MEMORY_FROM:
         return None
     parts = ", ".join(f"{name} {count / 2**20:,.0f}" for name, count in needed.items())

@@ -22,12 +22,12 @@ def exact(counts: list[int], beta: float) -> list[float]:
     return [float(weight / mean) for weight in raw]
 
 
-counted = st.lists(st.integers(0, 300), min_size=1, max_size=8).filter(any)
+counted = st.lists(st.integers(0, 60), min_size=1, max_size=4).filter(any)  # fractions grow fast
 betas = st.one_of(st.floats(0, 0.999), st.sampled_from([0.9, 0.99, 0.999, 0.9999, 1 - 1e-9, 1 - 2**-53]))
 
 
 @given(counts=counted, beta=betas)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_weights_are_the_exact_ones(counts: list[int], beta: float) -> None:
     found = class_balanced(torch.tensor(counts), beta)
     assert found.dtype == torch.float32

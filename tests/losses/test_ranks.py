@@ -33,8 +33,10 @@ def test_values_gradients_and_state_are_those_of_one_process(ranks: list[Any]) -
         for key in ("values", "embeddings"):
             got = torch.cat([one[key] for one in found])
             torch.testing.assert_close(got, wanted[key], atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(found[0]["centres"], wanted["centres"], atol=1e-9, rtol=1e-9)
+        assert [len(one["centres"]) for one in found[1:]] == [0] * (len(ranks) - 1)  # the first rank writes
         for one in found:
-            for key in wanted.keys() - {"values", "embeddings"}:
+            for key in wanted.keys() - {"values", "embeddings", "centres"}:
                 torch.testing.assert_close(one[key], wanted[key], atol=1e-9, rtol=1e-9)
     assert empty or len(ranks) == 2
 

@@ -1,6 +1,6 @@
-"""Train under torchrun: `rank_run.py PLAN.yaml RUN STOP DIE`.
+"""Train under torchrun: `rank_run.py PLAN.yaml RUN STOP DIE [WORKERS]`.
 
-Ctrl-C in step STOP, death of rank 1 in step DIE; 0: none.
+Ctrl-C to rank 0 in step STOP, or SIGTERM to the whole group in step -STOP; death of rank 1 in step DIE; 0: none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mobileface.distributed import rank
 from mobileface.training import loop
 
 
-def main(plan: Path, run: Path, stop: int, die: int) -> int:
+def main(plan: Path, run: Path, stop: int, die: int, workers: int = 0) -> int:
     step, calls = loop.step, 0
 
     def counted(*args: Any) -> Any:
@@ -24,14 +24,16 @@ def main(plan: Path, run: Path, stop: int, die: int) -> int:
         calls += 1
         if calls == stop and rank() == 0:  # one rank is asked, all stop
             os.kill(os.getpid(), signal.SIGINT)
+        if calls == -stop and rank() == 0:
+            os.killpg(0, signal.SIGTERM)
         if calls == die and rank() == 1:
             os._exit(9)
         return step(*args)
 
     loop.step = counted
-    loop.default_workers = lambda: 0
+    loop.default_workers = lambda: workers
     return cli.main(["train", str(plan), "--out", str(run)])
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:])))

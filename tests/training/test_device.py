@@ -17,7 +17,7 @@ from mobileface.zoo import ZOO
 CPU = torch.device("cpu")
 
 
-def broken(network: nn.Module) -> Callable[..., Any]:
+def broken(network: nn.Module, dynamic: bool) -> Callable[..., Any]:
     """What torch.compile gives where there is no C++ compiler: it fails at the first call."""
 
     def call(pixels: torch.Tensor) -> torch.Tensor:

@@ -38,11 +38,13 @@ def plan(make_folder: Callable[..., Path], make_plan_data: MakeData, tmp_path_fa
     return file
 
 
-def run_ranks(ranks: int, plan: Path, run: Path, stop: int = 0, die: int = 0) -> subprocess.CompletedProcess[str]:
-    """One process without torchrun, several with it."""
-    script = [str(Path(__file__).with_name("rank_run.py")), str(plan), str(run), str(stop), str(die)]
+def run_ranks(
+    ranks: int, plan: Path, run: Path, stop: int = 0, die: int = 0, workers: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """One process without torchrun, several with it; in a group of their own, which a signal may be sent to."""
+    script = [str(Path(__file__).with_name("rank_run.py")), str(plan), str(run), str(stop), str(die), str(workers)]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-    return subprocess.run([sys.executable, *launcher, *script], capture_output=True, text=True)
+    return subprocess.run([sys.executable, *launcher, *script], capture_output=True, text=True, start_new_session=True)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,40 @@ def test_a_rank_that_dies_ends_the_run_and_loses_nothing(plan: Path, whole: Path
     done = run_ranks(2, plan, tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert_near(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_sigterm_to_the_whole_group_stops_all_and_loses_nothing(
+    ranks: int, plan: Path, whole: Path, tmp_path: Path
+) -> None:
+    """The loading processes die of it in the middle of a batch of two parts: half a batch is never trained on."""
+    stopped = run_ranks(ranks, plan, tmp_path / "run", stop=-3, workers=1)
+    assert stopped.returncode != 0
+    last = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.safetensors")[1]
+    assert last["seen"] >= 24
+    done = run_ranks(ranks, plan, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert_near(tmp_path / "run", whole)
+
+
+def test_bad_images_of_every_rank_are_named(plan: Path, tmp_path: Path, make_folder: Callable[..., Path]) -> None:
+    data = json.loads(plan.read_text())
+    folder = make_folder(tmp_path / "data" / "faces", identities=6)
+    bad = [folder / f"person-{i}" / "face-2.jpg" for i in range(5)]
+    for path in bad:
+        path.write_bytes(b"bad")
+    data["data"]["root"] = str(folder.parent)
+    data["phases"] = data["phases"][:1]
+    (tmp_path / "plan.yaml").write_text(json.dumps(data))
+    done = run_ranks(2, tmp_path / "plan.yaml", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    found = checkpoint.load(tmp_path / "run" / "model.safetensors")[1]["skipped"]
+    assert sorted(text.split(":")[0] for text in found) == [f"faces/person-{i}/face-2.jpg" for i in range(5)]
+    data["data"]["max_corrupt"] = 2
+    (tmp_path / "strict.yaml").write_text(json.dumps(data))
+    refused = run_ranks(2, tmp_path / "strict.yaml", tmp_path / "strict")
+    assert refused.returncode != 0
+    assert "bad images are more than data.max_corrupt 2" in refused.stderr
 
 
 def test_a_batch_that_cannot_be_split_is_refused(plan: Path, tmp_path: Path) -> None:
