@@ -38,10 +38,11 @@ class Classes:
 
 def own_cosines(units: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
     """(N,) cosine of units (N, D) to the raw centre of their label; 0 where the label lies outside this share."""
+    if len(centres) == 0:
+        return units.new_zeros(len(units))
     inside = (labels >= 0) & (labels < len(centres))
-    cosines = units.new_zeros(len(units))
-    cosines[inside] = (units[inside] * F.normalize(centres[labels[inside]])).sum(1)
-    return cosines
+    rows = centres.index_select(0, labels.clamp(0, len(centres) - 1))
+    return (units * F.normalize(rows)).sum(1).masked_fill(~inside, 0)
 
 
 def others_and_own(
@@ -120,8 +121,8 @@ class _Streamed(torch.autograd.Function):
                     share = kept * weight
                 if not isinstance(ctx.negatives, Plain):
                     share.mul_(ctx.negatives.slope(cosines, target[:, None]))
-                inside, rows = _own_rows(labels, piece)
-                share[inside, rows] += grad_own[inside]
+                place, inside = _own_place(labels, piece)
+                share.scatter_add_(1, place, grad_own[:, None].masked_fill(~inside, 0))
                 radial = torch.mul(share, cosines, out=cosines).sum(0)
                 grad = torch.mm(share.T, units, out=grad_centres[piece] if isinstance(piece, slice) else None)
                 grad.mul_(inverse[:, None]).addcmul_(part, (radial * inverse.square())[:, None], value=-1)
@@ -146,15 +147,14 @@ def _logits(ctx: Any, cosines: Tensor, target: Tensor, labels: Tensor, piece: sl
 
 def _without_own(logits: Tensor, labels: Tensor, piece: slice | Tensor) -> Tensor:
     """-inf at each sample's own class, in place."""
-    logits[_own_rows(labels, piece)] = -torch.inf
-    return logits
+    place, inside = _own_place(labels, piece)
+    return logits.scatter_(1, place, logits.gather(1, place).masked_fill(inside, -torch.inf))
 
 
-def _own_rows(labels: Tensor, piece: slice | Tensor) -> tuple[Tensor, Tensor]:
-    """(samples whose own class is in the piece, its place there)."""
+def _own_place(labels: Tensor, piece: slice | Tensor) -> tuple[Tensor, Tensor]:
+    """(N, 1) each: where a sample's own class would stand in the piece, and whether it does. No wait for a GPU."""
     if isinstance(piece, slice):
-        inside = torch.nonzero((labels >= piece.start) & (labels < piece.stop)).flatten()
-        return inside, labels[inside] - piece.start
+        place = (labels - piece.start).clamp(0, piece.stop - piece.start - 1)
+        return place[:, None], (place + piece.start == labels)[:, None]
     place = torch.searchsorted(piece, labels).clamp(max=len(piece) - 1)
-    inside = torch.nonzero(piece[place] == labels).flatten()
-    return inside, place[inside]
+    return place[:, None], (piece[place] == labels)[:, None]
