@@ -278,10 +278,12 @@ def judge_phases(run: Path, sets: list[str], root: Path, console: Console) -> No
 
     Nothing for a plan of one phase.
     """
+    from mobileface.training.loop import phase_folder
+
     card = json.loads((run / "card.json").read_text(encoding="utf-8"))
     phases = card["training"].get("phases", [])
     for number, phase in enumerate(phases):
-        folder = run / "phases" / f"{number + 1}-{phase['name']}"
+        folder = phase_folder(run, number, phase["name"])
         results = [judge_model(folder, folder, spec, root, console) for spec in sets]
         phase["results"] = [{key: result[key] for key in ("set", "accuracy", "std")} for result in results]
     if phases:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from mobileface.distributed import check_equal, gather, max_over_ranks, rank, shard, sum_over_ranks, world_size
 from mobileface.errors import InputError
-from mobileface.losses.forward import Forward, unit
+from mobileface.losses.forward import Forward, check_labels, unit
 from mobileface.losses.margins import Margin
 from mobileface.losses.negatives import Negatives, Plain
 from mobileface.losses.streamed import CHUNK_BYTES, GPU_CHUNK_BYTES, LIVE_CHUNKS, Classes, others_and_own, own_cosines
@@ -138,12 +138,7 @@ class Classifier(nn.Module):
         dim = self.centres.shape[1]
         if embeddings.shape[1] != dim:
             raise InputError(f"embeddings are {embeddings.shape[1]} wide; the classifier's centres are {dim}")
-        wrong = (labels < 0) | (labels >= self.num_classes)
-        if wrong.any():
-            sample = int(wrong.nonzero()[0])
-            label = int(labels[sample])
-            hint = " (-1 = unlabelled)" if label == -1 else ""
-            raise InputError(f"sample {sample} of the batch has label {label}{hint}; wanted 0..{self.num_classes - 1}")
+        check_labels(labels, self.num_classes)
 
 
 def _log_sum_over_ranks(others: Tensor) -> Tensor:

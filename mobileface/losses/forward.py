@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mobileface.errors import InputError
+
 
 @dataclass(frozen=True)
 class Forward:
@@ -37,3 +39,13 @@ def unit(embeddings: Tensor) -> Tensor:
     lengths = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
     zero = lengths == 0
     return (embeddings / lengths.masked_fill(zero, 1)).masked_fill(zero, 0)
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """InputError that names the first label outside 0..classes - 1."""
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        sample = int(wrong.nonzero()[0])
+        label = int(labels[sample])
+        hint = " (-1 = unlabelled)" if label == -1 else ""
+        raise InputError(f"sample {sample} of the batch has label {label}{hint}; wanted 0..{classes - 1}")

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from mobileface.distributed import gather, rank
 from mobileface.errors import InputError, nearest
 from mobileface.losses.centres import Centres
-from mobileface.losses.forward import Forward, unit
+from mobileface.losses.forward import Forward, check_labels, unit
 from mobileface.losses.margins import EPS
 
 OVER = ("batch", "all")
@@ -76,7 +76,7 @@ class Inter(nn.Module):
         if self.over == "all":
             classes = torch.arange(count, device=labels.device)
         else:
-            _check_labels(labels, count)
+            check_labels(labels, count)
             classes = gather(labels).unique()
         with torch.autocast(labels.device.type, enabled=False):
             own = F.normalize(self.centres.rows(classes))
@@ -113,13 +113,4 @@ class CentreLoss(nn.Module):
 def _check(embeddings: Tensor, dim: int, labels: Tensor, classes: int) -> None:
     if embeddings.shape[1] != dim:
         raise InputError(f"embeddings are {embeddings.shape[1]} wide; the class centres are {dim}")
-    _check_labels(labels, classes)
-
-
-def _check_labels(labels: Tensor, classes: int) -> None:
-    wrong = (labels < 0) | (labels >= classes)
-    if wrong.any():
-        sample = int(wrong.nonzero()[0])
-        label = int(labels[sample])
-        hint = " (-1 = unlabelled)" if label == -1 else ""
-        raise InputError(f"sample {sample} of the batch has label {label}{hint}; wanted 0..{classes - 1}")
+    check_labels(labels, classes)

@@ -154,7 +154,7 @@ def _next_phase(trainer: Trainer, log: RunLog | None, tensors: dict[str, Tensor]
     """Go over to the next phase: network and terms start from the best weights of the one before."""
     state = trainer.state
     trainer.begin_phase(state.phase + 1)
-    margins = [_margin(plan.phases[number]) for plan in [trainer.plan] for number in (state.phase, state.phase + 1)]
+    margins = [_margin(trainer.plan.phases[number]) for number in (state.phase, state.phase + 1)]
     other = () if margins[0] == margins[1] else ("classification.margin.",)  # statistics of another quality
     checkpoint.start_from(tensors, trainer.network, trainer.terms, other)
     state.phase, state.before, state.seen = state.phase + 1, state.before + state.seen, 0
