@@ -20,11 +20,12 @@ from mobileface.losses.forward import Forward, check_labels, unit
 from mobileface.losses.margins import Margin
 from mobileface.losses.negatives import Negatives, Plain
 from mobileface.losses.streamed import CHUNK_BYTES, GPU_CHUNK_BYTES, LIVE_CHUNKS, Classes, others_and_own, own_cosines
+from mobileface.statistics import Stepped
 
 BLOCK = 1 << 16  # classes whose centres start from one generator, whatever the number of ranks
 
 
-class Classifier(nn.Module):
+class Classifier(Stepped):
     """Term: margin softmax over all classes, per sample.
 
     centres: parameter (this rank's share of C, D) float32; rows drawn from a normal distribution by `seed` and
@@ -88,6 +89,10 @@ class Classifier(nn.Module):
         weights = torch.ones_like(values) if self.balance is None else self.balance[labels].to(values.dtype)
         return values, weights
 
+    def end_step(self) -> None:
+        """The next step sees another sample of the classes."""
+        self.step += 1
+
     def _values(self, units: Tensor, labels: Tensor, norms: Tensor, scores: Tensor | None) -> Tensor:
         """(B,) of this rank: -log softmax of its samples over the classes of all ranks."""
         own = slice(rank() * len(units), (rank() + 1) * len(units))
@@ -98,9 +103,8 @@ class Classifier(nn.Module):
             cosines = sum_over_ranks(own_cosines(units, self.centres, rows))
             seen = self._quality(units, rows, cosines, gather(norms), None if scores is None else gather(scores))
             if self.training:
-                self.margin.observe(seen)
-                self.negatives.observe(cosines)
-                self.step += 1
+                self.margin.observe(seen[own])
+                self.negatives.observe(cosines[own])
             target = self.margin(cosines, seen)
         cosines, others = others_and_own(units, self.centres, rows, target, self.negatives, self.scale, classes)
         cosines = sum_over_ranks(cosines)[own]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mobileface.errors import InputError
-from mobileface.losses.statistics import NormStatistics
+from mobileface.statistics import NormStatistics
 
 # arccos has an infinite slope at +-1. Its argument is held this far inside, which bounds the slope by
 # 1 / sqrt(2 EPS) = 707 and moves an angle by at most sqrt(2 EPS) = 0.0014 radians.
@@ -56,7 +56,7 @@ class Margin(nn.Module):
         return None
 
     def observe(self, quality: Tensor) -> None:
-        """Take in the quality (N,) of all ranks' samples, once a training step before `forward`. Nothing here."""
+        """Take in the quality (N,) of this rank's samples, for the steps to come. Nothing here."""
 
     def _name(self) -> str:
         return type(self).__name__
@@ -243,8 +243,8 @@ class AdaFace(Margin):
         return torch.cos((theta - shift).clamp(self.EPS, math.pi - self.EPS)) - (shift + self.margin)
 
     def observe(self, quality: Tensor) -> None:
-        """Feed the statistics with the quality (N,) of all ranks' samples."""
-        self.statistics.update(self._held(quality))
+        """Feed the statistics with the quality (N,) of this rank's samples."""
+        self.statistics.observe(self._held(quality))
 
     def _held(self, quality: Tensor) -> Tensor:
         return quality.clamp(*self.NORMS) if self.quality == "norm" else quality

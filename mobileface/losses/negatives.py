@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mobileface.errors import InputError
+from mobileface.statistics import Stepped, Sums
 
 
 class Negatives(nn.Module):
@@ -26,8 +27,8 @@ class Negatives(nn.Module):
         raise NotImplementedError
 
     def observe(self, cos_target: Tensor) -> None:
-        """Take in the cosines (N,) of all ranks' samples to their own centres, once a training step before
-        `forward`, without the margin. Nothing here; Curricular keeps a mean of them."""
+        """Take in the cosines (N,) of this rank's samples to their own centres, without the margin, for the steps to
+        come. Nothing here; Curricular keeps a mean of them."""
 
 
 class Plain(Negatives):
@@ -61,23 +62,24 @@ class SupportVector(Negatives):
         return torch.ones_like(cos).masked_fill_(cos > target, self.t)
 
 
-class Curricular(Negatives):
+class Curricular(Negatives, Stepped):
     """CurricularFace, AdaFace equations 5 and 6: hard -> cos (t + cos), with cos of the *other* class (the print
     has the own one's).
 
-    t is a moving mean of the cosine to the own centre, from 0, the new batch with weight 0.01: low at first, so
+    t is a moving mean of the cosine to the own centre, from 0, the new step with weight 0.01: low at first, so
     that hard classes count less, and rising with training. It is a buffer. Hard is decided by the target that
     the margin gives, beyond theta + m = pi too, where the public code compares with cos(theta + m): ours.
     The slope t + 2 cos is below 0 where a hard class has cos < -t / 2, as in the published loss.
     """
 
-    MOMENTUM = 0.01  # the weight of the new batch, as in the public code
+    MOMENTUM = 0.01  # the weight of the new step, as in the public code
 
     t: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("t", torch.tensor(0.0))
+        self.step = Sums()
 
     def forward(self, cos: Tensor, target: Tensor) -> Tensor:
         return torch.where(cos > target, cos * (self.t + cos), cos)
@@ -85,11 +87,15 @@ class Curricular(Negatives):
     def slope(self, cos: Tensor, target: Tensor) -> Tensor:
         return torch.where(cos > target, self.t + 2 * cos, 1.0)
 
-    @torch.no_grad()
     def observe(self, cos_target: Tensor) -> None:
-        """As above; in eval mode, and for an empty batch, t stays."""
-        if self.training and cos_target.numel() > 0:
-            self.t.lerp_(cos_target.mean().to(self.t.dtype), self.MOMENTUM)
+        """As above; in eval mode t stays."""
+        self.step.add(cos_target)
+
+    @torch.no_grad()
+    def end_step(self) -> None:
+        """Move t by the mean of what was observed; without samples it stays."""
+        count, mean, _ = self.step.take()
+        self.t.lerp_(torch.where(count > 0, mean.to(self.t.dtype), self.t), self.MOMENTUM)
 
 
 NEGATIVES: dict[str, type[Negatives]] = {

@@ -51,7 +51,7 @@ def compiled(
     """
     if wanted == "off":
         return network, False
-    before = copy.deepcopy(network.state_dict())
+    before, buffers = copy.deepcopy(network.state_dict()), [buffer.clone() for buffer in network.buffers()]
     faster = torch.compile(network, dynamic=False)  # for each batch size its own, whatever came before
     try:
         with warnings.catch_warnings():
@@ -70,6 +70,8 @@ def compiled(
         return network, False
     finally:
         network.load_state_dict(before)
+        for buffer, kept in zip(network.buffers(), buffers, strict=True):  # those outside of the state dict as well
+            buffer.copy_(kept)
         network.zero_grad(set_to_none=True)
 
 

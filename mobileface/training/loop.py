@@ -31,6 +31,7 @@ from mobileface.distributed import (
 from mobileface.errors import NonFiniteError
 from mobileface.files import write_json
 from mobileface.losses.forward import Forward
+from mobileface.statistics import end_step
 from mobileface.training import checkpoint
 from mobileface.training.device import autocast, mean_buffers
 from mobileface.training.interrupt import Interrupt
@@ -209,6 +210,7 @@ def step(trainer: Trainer, parts: Sequence[Batch], rate: float) -> dict[str, Any
         group["lr"] = rate
     trainer.optimizer.step()
     trainer.optimizer.zero_grad(set_to_none=True)
+    end_step(trainer.network, trainer.terms)
     epoch = (trainer.state.seen + trainer.phase.batch) / trainer.stream.sampler.epoch_length
     seconds = round(trainer.state.seconds, 3)
     return {"event": "step", "epoch": epoch, "lr": rate, "loss": whole, "terms": terms, "seconds": seconds}

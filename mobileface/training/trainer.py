@@ -188,7 +188,7 @@ def micro_batch(phase: Phase) -> tuple[int, int]:
 
     A batch is cut into `accumulate` micro-batches, or as many as there are ranks if these are more; the ranks share
     them. So a plan trains the same weights on any number of ranks that divides them, as far as its losses are means
-    over samples without a state: triplets, inter, class weights and statistics see the images of one turn at a time.
+    over samples: triplets, inter and class weights see the images of one turn at a time.
     """
     ranks = world_size()
     pieces = max(phase.accumulate, ranks)

@@ -18,6 +18,7 @@ from mobileface.losses.classifier import Classifier
 from mobileface.losses.forward import Forward
 from mobileface.losses.margins import MARGINS
 from mobileface.losses.negatives import NEGATIVES
+from mobileface.statistics import end_step
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def run(case: Case, rows: slice) -> dict[str, Tensor]:
     assert embeddings.grad is not None
     assert term.centres.grad is not None
     found = {"values": values.detach(), "embeddings": embeddings.grad}
+    end_step(term)
     found["centres"] = gather_rows(term.centres.grad, len(case.centres))
     return found | {name: t for name, t in term.state_dict().items() if name != "centres"}
 

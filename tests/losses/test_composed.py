@@ -18,6 +18,7 @@ from mobileface.losses.classifier import Classifier, bytes_needed, start_centres
 from mobileface.losses.forward import Forward
 from mobileface.losses.margins import MARGINS, AdaFace, ArcFace, CosFace, Softmax
 from mobileface.losses.negatives import NEGATIVES, Curricular, SupportVector
+from mobileface.statistics import end_step
 
 ANGLES = {"arcface": (1.0, 0.5), "sphereface": (1.35, 0.0), "combined": (1.0, 0.3)}
 SCALE = 8.0
@@ -194,11 +195,15 @@ def test_state_is_fed_once_a_training_step_and_never_in_eval() -> None:
     embeddings, centres, labels = problem(6, 9, 4)
     margin, negatives = AdaFace(), Curricular()
     term = made(margin, negatives, centres)
-    term(Forward({"clean": embeddings}, labels))
+    for turn in (slice(0, 2), slice(2, 6)):
+        term(Forward({"clean": embeddings[turn]}, labels[turn]))
+    end_step(term)
     norms = embeddings.norm(dim=1)
     cosines = torch.cosine_similarity(embeddings, centres[labels])
     torch.testing.assert_close(margin.statistics.mean, 0.99 * 20 + 0.01 * norms.mean())
+    torch.testing.assert_close(margin.statistics.std, 0.99 * 100 + 0.01 * norms.std())
     torch.testing.assert_close(negatives.t, 0.01 * cosines.mean())
+    assert term.step == 1
     term.eval()
     before = {name: tensor.clone() for name, tensor in term.state_dict().items()}
     term(Forward({"clean": embeddings}, labels))
@@ -242,6 +247,7 @@ def test_the_sample_changes_with_the_step_and_repeats_with_the_seed() -> None:
         term.zero_grad()
         term(Forward({"clean": embeddings}, labels))[0].sum().backward()
         assert term.centres.grad is not None
+        end_step(term)
         return (term.centres.grad.abs().sum(1) > 0).tolist()
 
     one, other = (made(CosFace(), None, centres, sample=0.2, seed=3) for _ in range(2))

@@ -25,6 +25,7 @@ from mobileface.losses.margins import (
     SphereFace,
     combined_logit,
 )
+from mobileface.statistics import end_step
 
 SHAPES = [  # factor (m1), radians (m2), cosine (m3)
     (1.0, 0.0, 0.0),
@@ -137,6 +138,7 @@ def test_adaface_holds_norms_to_its_range() -> None:
     assert margin(cosines, torch.tensor([100.0, 1e6])).diff().item() == 0
     assert margin(cosines, torch.tensor([0.001, 0.0])).diff().item() == 0
     margin.observe(torch.tensor([0.0, 1e6]))
+    end_step(margin)
     assert margin.statistics.mean.item() == pytest.approx(0.99 * 20 + 0.01 * (100 + 0.001) / 2)
 
 
@@ -149,6 +151,7 @@ def test_adafaces_other_proxies_are_taken_as_they_are(proxy: str) -> None:
         found = margin(doubles([0.3]), doubles([value])).item()
         assert found == pytest.approx(textbook_adaface(0.3, min(max(z, -1), 1)), abs=1e-12)
     margin.observe(doubles([0.0, 0.0]))
+    end_step(margin)
     assert margin.statistics.mean.item() == pytest.approx(0.99 * 0.5)
 
 
@@ -158,8 +161,11 @@ def test_adaface_learns_from_observe_alone_and_only_in_training() -> None:
     before = margin(cosines, values)
     assert torch.equal(margin(cosines, values), before)
     margin.eval().observe(values)
+    end_step(margin)
     assert torch.equal(margin(cosines, values), before)
     margin.train().observe(values)
+    assert torch.equal(margin(cosines, values), before)  # a step is judged by the steps before it
+    end_step(margin)
     after = margin(cosines, values)
     assert margin.statistics.mean.item() == pytest.approx(20.2)
     assert not torch.equal(after, before)
@@ -167,17 +173,6 @@ def test_adaface_learns_from_observe_alone_and_only_in_training() -> None:
     copy = AdaFace()
     copy.load_state_dict(margin.state_dict())
     assert torch.equal(copy(cosines, values), after)
-
-
-def test_one_ranks_samples_are_judged_by_the_statistics_of_all() -> None:
-    """Two ranks that observe the gathered norms give the logits of one process with the whole batch."""
-    everything = 20 + 5 * torch.randn(12, generator=torch.Generator().manual_seed(0))
-    cosines = torch.linspace(-0.5, 0.9, 12)
-    whole, *ranks = AdaFace(), AdaFace(), AdaFace()
-    for margin in (whole, *ranks):
-        margin.observe(everything)
-    parts = [margin(c, q) for margin, c, q in zip(ranks, cosines.chunk(2), everything.chunk(2), strict=True)]
-    assert torch.equal(torch.cat(parts), whole(cosines, everything))
 
 
 def test_only_adaface_has_a_state() -> None:

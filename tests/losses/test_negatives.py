@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mobileface.errors import InputError
 from mobileface.losses.negatives import NEGATIVES, Curricular, Negatives, Plain, SupportVector
+from mobileface.statistics import end_step
 
 
 def curricular(t: float) -> Curricular:
@@ -139,6 +140,7 @@ def test_curricular_follows_the_mean_target() -> None:
     assert made.t.item() == 0
     for n in range(1, 201):
         made.observe(torch.tensor([0.2, 0.8], requires_grad=True))
+        end_step(made)
         assert made.t.item() == pytest.approx(0.5 * (1 - 0.99**n), rel=1e-5)
     assert not made.t.requires_grad
 
@@ -147,8 +149,11 @@ def test_curriculars_t_stands_still_in_eval_mode_and_without_samples() -> None:
     made = Curricular()
     made.observe(torch.tensor([]))
     made.eval().observe(torch.tensor([1.0]))
+    end_step(made)
     assert made.t.item() == 0
     made.train().observe(torch.tensor([1.0]))
+    assert made.t.item() == 0
+    end_step(made)
     assert made.t.item() == pytest.approx(0.01)
 
 
@@ -164,6 +169,7 @@ def test_only_curricular_has_a_state() -> None:
         assert list(made.parameters()) == []
     first, second = Curricular(), Curricular()
     first.observe(torch.tensor([0.3]))
+    end_step(first)
     second.load_state_dict(first.state_dict())
     assert torch.equal(first.t, second.t)
     assert second.t.item() == pytest.approx(0.003)

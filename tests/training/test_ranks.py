@@ -30,7 +30,7 @@ def plan(make_folder: Callable[..., Path], make_plan_data: MakeData, tmp_path_fa
     folder = make_folder(tmp_path_factory.mktemp("data") / "faces", identities=6)
     data = make_plan_data(folder, phase=phase, data={"validate": {"identities": 0}})
     second = {"name": "two", "images": 24, "optimizer": slow}
-    second["add"] = [{"kind": "classification", "margin": "combined"}, "intra"]
+    second["add"] = [{"kind": "classification", "margin": "adaface", "negatives": "curricular"}, "intra", "centre"]
     data["phases"].append({**second, "sampler": {"kind": "pk", "images": 2}})
     data["export"] = {"formats": []}
     file = tmp_path_factory.mktemp("plan") / "plan.yaml"
@@ -78,6 +78,10 @@ def assert_near(run: Path, reference: Path) -> None:
         found = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         losses.append([row["loss"] for row in found if row["event"] == "step"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    states = [load_file(folder / "checkpoints/last.safetensors") for folder in (run, reference)]
+    for name in ("margin.statistics.mean", "margin.statistics.std", "negatives.t", "step"):
+        moved = [float(state[f"terms.classification.{name}"]) for state in states]
+        assert moved[0] == pytest.approx(moved[1], rel=1e-5)
     assert len(losses[0]) == 9
 
 

@@ -9,7 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobileface.losses.statistics import NormStatistics
+from mobileface.statistics import NormStatistics, end_step
+
+
+def take_in(made: NormStatistics, values: torch.Tensor) -> None:
+    """A training step of one batch."""
+    made.observe(values)
+    end_step(made)
+
 
 batches = st.lists(st.lists(st.floats(0.001, 100), max_size=6), max_size=8)
 
@@ -20,7 +27,7 @@ def test_updates_are_those_of_a_slow_loop(batches: list[list[float]], momentum: 
     made = NormStatistics(momentum=momentum).double()
     mean, std = 20.0, 100.0
     for batch in batches:
-        made.update(torch.tensor(batch, dtype=torch.float64))
+        take_in(made, torch.tensor(batch, dtype=torch.float64))
         n = len(batch)
         if n >= 2:
             middle = sum(batch) / n
@@ -34,7 +41,7 @@ def test_a_step_is_followed_with_the_weight_of_the_new_batch() -> None:
     """Errata 1: from 20 towards 30 with 0.01: 10 (1 - 0.99^n) of the way after n batches."""
     made = NormStatistics().double()
     for n in range(1, 301):
-        made.update(torch.tensor([29.0, 30.0, 31.0]))
+        take_in(made, torch.tensor([29.0, 30.0, 31.0]))
         assert made.mean.item() == pytest.approx(20 + 10 * (1 - 0.99**n))
         assert made.std.item() == pytest.approx(1 + 99 * 0.99**n)
     assert made.mean.item() > 29.5  # with the weights the other way round, the first batch alone gives 29.9
@@ -43,15 +50,15 @@ def test_a_step_is_followed_with_the_weight_of_the_new_batch() -> None:
 @pytest.mark.parametrize("batch", [[], [7.0], [[7.0]]])
 def test_a_batch_of_one_or_none_changes_nothing(batch: list[float]) -> None:
     made = NormStatistics()
-    made.update(torch.tensor(batch))
+    take_in(made, torch.tensor(batch))
     assert (made.mean.item(), made.std.item()) == (20.0, 100.0)
 
 
 def test_eval_mode_freezes_them() -> None:
     made = NormStatistics().eval()
-    made.update(torch.tensor([1.0, 2.0]))
+    take_in(made, torch.tensor([1.0, 2.0]))
     assert (made.mean.item(), made.std.item()) == (20.0, 100.0)
-    made.train().update(torch.tensor([1.0, 2.0]))
+    take_in(made.train(), torch.tensor([1.0, 2.0]))
     assert made.mean.item() < 20
 
 
@@ -73,7 +80,7 @@ def test_the_indicator_stands_still_without_a_deviation() -> None:
 def test_nothing_has_a_gradient() -> None:
     made = NormStatistics()
     values = torch.tensor([10.0, 300.0], requires_grad=True)
-    made.update(values)
+    take_in(made, values)
     assert not made.indicator(values, 0.333).requires_grad
     assert not made.mean.requires_grad
     assert not made.std.requires_grad
@@ -83,17 +90,40 @@ def test_the_state_is_two_buffers_that_go_on_where_they_were() -> None:
     first, second = NormStatistics(), NormStatistics(mean=0.5, std=0.25)
     assert list(first.state_dict()) == ["mean", "std"]
     assert list(first.parameters()) == []
-    first.update(torch.tensor([3.0, 4.5]))
+    take_in(first, torch.tensor([3.0, 4.5]))
     second.load_state_dict(first.state_dict())
     for made in (first, second):
-        made.update(torch.tensor([50.0, 60.5]))
+        take_in(made, torch.tensor([50.0, 60.5]))
     assert torch.equal(first.mean, second.mean)
     assert torch.equal(first.std, second.std)
 
 
 def test_values_of_another_type_are_read_in_that_of_the_buffers() -> None:
     made = NormStatistics()
-    made.update(torch.tensor([10.0, 14.0], dtype=torch.bfloat16))
+    take_in(made, torch.tensor([10.0, 14.0], dtype=torch.bfloat16))
     assert made.mean.dtype == torch.float32
     assert made.mean.item() == pytest.approx(0.99 * 20 + 0.01 * 12)
     assert made.indicator(torch.tensor([1.0], dtype=torch.bfloat16), 0.333).dtype == torch.float32
+
+
+@given(batch=st.lists(st.floats(0.001, 100), min_size=2, max_size=12), cut=st.integers(0, 12))
+@settings(deadline=None)
+def test_a_step_in_parts_is_the_step_of_the_whole(batch: list[float], cut: int) -> None:
+    """The statistics do not depend on how micro-batches cut a batch, and stand still until its end."""
+    whole, parts = NormStatistics().double(), NormStatistics().double()
+    take_in(whole, torch.tensor(batch, dtype=torch.float64))
+    for part in (batch[:cut], batch[cut:]):
+        parts.observe(torch.tensor(part, dtype=torch.float64))
+        assert (parts.mean.item(), parts.std.item()) == (20.0, 100.0)
+    end_step(torch.nn.ModuleList([parts]))
+    torch.testing.assert_close((parts.mean, parts.std), (whole.mean, whole.std), rtol=1e-12, atol=1e-9)
+    end_step(parts)  # nothing was observed since
+    torch.testing.assert_close((parts.mean, parts.std), (whole.mean, whole.std), rtol=1e-12, atol=1e-9)
+
+
+def test_norms_that_hardly_differ_have_their_deviation() -> None:
+    """Sums of squares lose digits; in float64 enough are left for norms."""
+    values = 100 + 1e-2 * torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    made = NormStatistics(momentum=1.0).double()
+    take_in(made, values)
+    assert made.std.item() == pytest.approx(values.std().item(), rel=1e-6)
