@@ -220,11 +220,11 @@ def open_faces(plan: Plan) -> FaceSet:
 
 
 def _open_source(source: Source, root: Path) -> FaceSource:
-    if source.rec is not None:
-        return RecordFaces(root / source.rec, cache_folder())
-    assert source.folder is not None  # the plan has checked it
     lists = (source.include, source.exclude, source.scores)
     include, exclude, scores = (None if name is None else root / name for name in lists)
+    if source.rec is not None:
+        return RecordFaces(root / source.rec, cache_folder(), exclude)
+    assert source.folder is not None  # the plan has checked it
     return FolderFaces(root / source.folder, include, exclude, source.labelled, scores)
 
 

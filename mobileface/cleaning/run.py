@@ -48,10 +48,10 @@ def clean(
 
     clean.tsv     a row for each image that was judged: key, identity, verdict, cosine to the centre of the person,
                   norm, number of its component (0 = the person)
-    exclude.txt   path and reason of each image that is not kept, corrupt ones as well; a folder source takes it as
-                  its `exclude` list. Several labelled sources get a list each, in their order: exclude-1.txt,
-                  exclude-2.txt. A .rec takes no such list; its own holds the records' keys. (A
-                  list of a set without a fault names nothing, which a folder source refuses: leave it out)
+    exclude.txt   path (of a .rec: FILE.rec:KEY) and reason of each image that is not kept, corrupt ones as well; a
+                  source takes it as its `exclude` list. Several labelled sources get a list each, in their order:
+                  exclude-1.txt, exclude-2.txt. (A list of a set without a fault names nothing, which a source
+                  refuses: leave it out)
     summary.json  counts by verdict, settings and levels, hashes of data and model; see `summarise`
     VERDICT.png   contact sheets
 

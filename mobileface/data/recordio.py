@@ -7,6 +7,7 @@ its images' keys. `property` holds "identities,112,112". The images are JPEG fil
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import mmap
 import operator
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobileface.data.images import SIZE
+from mobileface.data.lists import read_names
 from mobileface.data.record_format import (
     FRAME,
     MAGIC,
@@ -35,7 +37,7 @@ from mobileface.data.record_format import (
 )
 from mobileface.data.record_index import EXACT, MIN_RECORD, load_index
 from mobileface.data.record_keys import idx_path
-from mobileface.errors import InputError
+from mobileface.errors import InputError, visible
 from mobileface.files import atomic_path, cache_folder
 
 START = struct.Struct("<III")  # magic, cflag and length, flag
@@ -51,7 +53,11 @@ class RecordFaces:
     the index in the cache (`record_index.py`). Reading shares no file position, so forked workers may read;
     a pickled RecordFaces opens its file again when it is first used.
 
-    Raises InputError for a file that is cut off or not sound; corrupt images are found when they are decoded.
+    exclude: a list file of images to leave out, FILE.rec:KEY or KEY in its first column (up to a tab), as
+    `mobileface data clean` writes it. The arrays are copies then, no longer mapped.
+
+    Raises InputError for a file that is cut off or not sound, and for a list that names none of the images or all;
+    corrupt images are found when they are decoded.
     """
 
     name: str  # folder/file.rec
@@ -63,8 +69,8 @@ class RecordFaces:
     _fingerprint: str
     _view: memoryview
 
-    def __init__(self, rec: Path, cache: Path | None = None) -> None:
-        self.rec = Path(rec)
+    def __init__(self, rec: Path, cache: Path | None = None, exclude: Path | None = None) -> None:
+        self.rec, self.exclude = Path(rec), exclude
         self.cache = cache or cache_folder()
         if not idx_path(self.rec).exists() and self.rec.exists():
             log.warning("%s: has no %s; its records are numbered as they come", rec, idx_path(self.rec).name)
@@ -78,9 +84,23 @@ class RecordFaces:
         self.labels, self.raw_labels, self.num_identities = index.labels, index.raw_labels, index.identities
         self._keys, self._offsets, self._fingerprint = index.keys, index.offsets, index.fingerprint
         self._view = memoryview(data)
+        if self.exclude is not None:
+            self._leave_out(self.exclude)
 
-    def __getstate__(self) -> dict[str, Path]:
-        return {"rec": self.rec, "cache": self.cache}
+    def _leave_out(self, exclude: Path) -> None:
+        refused = excluded_keys(exclude, self.rec.name)
+        kept = ~np.isin(self._keys, refused)
+        if kept.all() or not kept.any():
+            what = "none" if kept.all() else "all"
+            raise InputError(f"{exclude}: names {what} of the {len(kept)} images of {self.rec}; wanted some of them")
+        text = self._fingerprint + ",".join(map(str, self._keys[~kept].tolist()))
+        self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        self._keys, self._offsets, self.raw_labels = self._keys[kept], self._offsets[kept], self.raw_labels[kept]
+        present, self.labels = np.unique(self.labels[kept], return_inverse=True)
+        self.num_identities = len(present)
+
+    def __getstate__(self) -> dict[str, Path | None]:
+        return {"rec": self.rec, "cache": self.cache, "exclude": self.exclude}
 
     def __getattr__(self, name: str) -> Any:
         """Called for attributes that are not there: those of a source that was unpickled and not used yet."""
@@ -109,6 +129,17 @@ class RecordFaces:
     def fingerprint(self) -> str:
         """Hex SHA-256 over the images' (key, size), sorted by key."""
         return self._fingerprint
+
+
+def excluded_keys(file: Path, rec: str) -> NDArray[np.int64]:
+    """The record keys that a list file names. InputError for a line that is neither REC:KEY nor KEY."""
+    keys = []
+    for name in read_names(file):
+        number = name.removeprefix(f"{rec}:")
+        if not (number.isascii() and number.isdecimal() and len(number) < 19):
+            raise InputError(f"{file}: names {visible(name)[:80]!r}; wanted records of {rec}, as in {rec}:17")
+        keys.append(int(number))
+    return np.array(keys, np.int64)
 
 
 def map_file(path: Path) -> mmap.mmap:

@@ -35,7 +35,7 @@ class Synthetic(Table):
 
 
 class Source(Table):
-    """One folder of identity folders, or one .rec; lists name identities or image paths (first column)."""
+    """One folder of identity folders, or one .rec; lists name identities or image paths, or records (first column)."""
 
     folder: str | None = None
     rec: str | None = None
@@ -48,8 +48,8 @@ class Source(Table):
     def _one_place(self) -> Source:
         if (self.folder is None) == (self.rec is None):
             raise ValueError("give one of folder, rec")
-        if self.rec and (self.include or self.exclude or self.scores or not self.labelled):
-            raise ValueError("include, exclude, scores and labelled go with folder, not with rec")
+        if self.rec and (self.include or self.scores or not self.labelled):
+            raise ValueError("include, scores and labelled go with folder, not with rec")
         return self
 
 

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobileface.data import folder as folders
+from mobileface.data import lists
 from mobileface.data.faces import UNLABELLED
 from mobileface.data.faceset import FaceSet
-from mobileface.data.folder import FolderFaces, read_names
+from mobileface.data.folder import FolderFaces
 from mobileface.data.images import MAX_BYTES, BadImage, decode
+from mobileface.data.lists import read_names
 from mobileface.errors import InputError
 
 ODD = (b"caf\xe9.jpg", b"..two dots.jpg", b"<script>alert(1)<b>.jpg", b"a\nb.jpg", b"[bold]x[].JPG")
@@ -96,9 +97,9 @@ def test_lists_that_leave_nothing_or_are_not_there(tmp_path: Path) -> None:
     top = fill(tmp_path / "set", "a/1.jpg")
     (tmp_path / "list").write_text("b\n")
     (tmp_path / "all").write_text("a\n")
-    for lists in ((tmp_path / "list", None), (None, tmp_path / "list"), (tmp_path / "all", tmp_path / "list")):
+    for pair in ((tmp_path / "list", None), (None, tmp_path / "list"), (tmp_path / "all", tmp_path / "list")):
         with pytest.raises(InputError, match=f"^{tmp_path / 'list'}: names nothing in {top}; wanted identities or"):
-            FolderFaces(top, *lists)
+            FolderFaces(top, *pair)
     with pytest.raises(InputError, match=f"no image of 1 is left by {tmp_path / 'all'} and {tmp_path / 'all'}; wanted"):
         FolderFaces(top, tmp_path / "all", tmp_path / "all")
     with pytest.raises(InputError, match="missing: no such list file"):
@@ -107,7 +108,7 @@ def test_lists_that_leave_nothing_or_are_not_there(tmp_path: Path) -> None:
 
 def test_a_list_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list").write_text("name\n" * 3)
-    monkeypatch.setattr(folders, "MAX_LIST_BYTES", 14)
+    monkeypatch.setattr(lists, "MAX_LIST_BYTES", 14)
     with pytest.raises(InputError, match="larger than 14 bytes"):
         read_names(tmp_path / "list")
 

@@ -261,7 +261,7 @@ phases:
         ({"data": {"train": []}}, "data.train: .*at least 1"),
         ({"data": {"train": [{"folder": "a", "rec": "b"}]}}, "data.train.0: give one of folder, rec"),
         ({"data": {"train": [{}]}}, "data.train.0: give one of folder, rec"),
-        ({"data": {"train": [{"rec": "b", "exclude": "c"}]}}, "data.train.0: include, exclude, scores and labelled go"),
+        ({"data": {"train": [{"rec": "b", "include": "c"}]}}, "data.train.0: include, scores and labelled go"),
         ({"data": {"train": [{"folder": "f"}], "validate": {"identities": 1}}}, "data.validate.identities: .*less"),
         ({"phases": []}, "phases: .*at least 1"),
         ({"phases": [{"name": "a"}, {"name": "a"}]}, "plan: phases: two are called 'a'"),
