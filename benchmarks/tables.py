@@ -38,6 +38,16 @@ def speed(results: Callable[[str], Result | None]) -> list[list[str]]:
         rows.append(["read, decode, flip, to tensor, one core", f"{found['images_per_s']:,.0f} images/s", "6,000"])
     if found := results("loop_overhead"):
         rows.append(["training loop over bare steps", f"{found['overhead_percent']:.1f} %", "at most 5 %"])
+    if found := results("classifier"):
+        memory, step, losses = found["memory"], found["step"], found["losses"]
+        over = f"{memory['over_mib']:.0f} MiB over centres, gradient, momentum"
+        rows.append([f"a step with {memory['classes']:,} classes", over, f"at most {memory['limit_mib']:.0f} MiB"])
+        share = f"{step['share']:.2f} of the time"
+        rows.append([f"{step['classes']:,} classes, against a full matrix", share, "at most 1"])
+        extra = f"+{max(losses['extra_percent_of_it'].values()):.1f} %"
+        rows.append(
+            ["costliest loss, of ArcFace's step of `lfrc-step5`", extra, f"at most {losses['limit_percent']:.0f} %"]
+        )
     if found := results("onnx_prelu"):
         for row in found["rows"]:
             ratio = f"{row['ratio_median']:.2f} of the time"
@@ -68,11 +78,22 @@ def demo(results: Callable[[str], Result | None]) -> list[list[str]]:
     return rows
 
 
+def ladder(results: Callable[[str], Result | None]) -> list[list[str]]:
+    """Ways to spend the same images, and the ladder's phases: LFW, mean and deviation over seeds."""
+    rows = [["what", "LFW", "runs"]]
+    for name, found in (results("progressive") or {"summary": {}})["summary"].items():
+        deviation = "–" if found["lfw_std"] is None else f"{100 * found['lfw_std']:.2f}"
+        rows.append([_WAYS.get(name, name), f"{100 * found['lfw_mean']:.2f} ± {deviation} %", str(found["runs"])])
+    return rows
+
+
+_WAYS = {"arcface": "ArcFace alone", "all": "all losses from the start", "ladder": "the ladder"}
 _MODELS = {"teacher": "teacher", "distill_real": "student, 188.5 MFLOPs"}
 TABLES: dict[str, Callable[[Callable[[str], Result | None]], list[list[str]]]] = {
     "speed": speed,
     "accuracy": accuracy,
     "demo": demo,
+    "ladder": ladder,
 }
 
 
