@@ -16,15 +16,14 @@ import time
 from typing import Any
 
 from benchmarks.environment import write_result
-from mobileface import arch as layers
-from mobileface.arch import ACTIVATIONS, Arch, Stage
+from mobileface.arch import ACTIVATIONS, Arch, SEMobileFaceNet, Stage, layers, mobilefacenet
 from search import cost as costs
 from search.budget import main as budget
 
 COMMAND = ["-m", "search.budget", "lfrc-step5"]
 RUNS, PASSES, CANDIDATES = 21, 5, 20_000
 LIMITS = {"wall_s": 0.4, "candidates_per_s": 10_000}
-CACHES = (layers.conv_unit, layers.bottleneck, layers.squeeze_excitation, costs.layer_cost, costs.block_cost)
+CACHES = (layers.conv_unit, mobilefacenet.bottleneck, layers.squeeze_excitation, costs.layer_cost, costs.block_cost)
 
 
 def wall_times(runs: int) -> list[float]:
@@ -51,7 +50,7 @@ def draw(rng: random.Random, name: str) -> Arch:
     for before, width, most in zip(widths, widths[1:], (10, 20, 28), strict=False):
         stages += [row(before, width, 1, 2), row(width, width, rng.randint(1, most), 1)]
     head, dim = rng.choice((256, 384, 512)), rng.choice((128, 192, 256, 384, 512))
-    return Arch(name, stem, tuple(stages), head, dim, rng.random() < 0.5, rng.choice(ACTIVATIONS))
+    return SEMobileFaceNet(name, stem, tuple(stages), head, dim, rng.random() < 0.5, rng.choice(ACTIVATIONS))
 
 
 def draw_distinct(count: int, seed: int) -> list[Arch]:

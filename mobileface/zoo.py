@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mobileface.arch import Arch, Stage, load_arch
+from mobileface.arch import LGAF, Arch, IResNet, SEMobileFaceNet, Stage, load_arch
 from mobileface.errors import InputError, nearest
 
 
@@ -33,14 +33,14 @@ def _lfrc_step(step: int, conv: tuple[int, int, int, int, int], num: tuple[int, 
         _row(2 * c4, c4, 1, 2),
         _row(c4, c4, n5, 1),
     )
-    return Arch(f"lfrc-step{step}", c1, rows, c5, 256)
+    return SEMobileFaceNet(f"lfrc-step{step}", c1, rows, c5, 256)
 
 
-_ARCHS = (
+_ARCHS: tuple[Arch, ...] = (
     # The smallest: for tests.
-    Arch("micro", 8, (_row(16, 8, 1, 2), _row(16, 16, 2, 2), _row(32, 16, 1, 2)), 32, 32),
+    SEMobileFaceNet("micro", 8, (_row(16, 8, 1, 2), _row(16, 16, 2, 2), _row(32, 16, 1, 2)), 32, 32),
     # For the demo on synthetic faces: seconds of training on two CPU cores.
-    Arch(
+    SEMobileFaceNet(
         "tiny",
         16,
         (_row(16, 24, 1, 2), _row(48, 32, 2, 2), _row(96, 64, 2, 2)),
@@ -48,8 +48,8 @@ _ARCHS = (
         64,
     ),
     # Ours, for recipes/distill-real: under 200 MFLOPs. Narrow reductions, most of the work at 14x14 and 7x7 and one
-    # slope for all channels were chosen for speed of training on a CPU (benchmarks/training_speed.py is to measure it).
-    Arch(
+    # slope for all channels were chosen for speed of training on a CPU (benchmarks/train_speed.py is to measure it).
+    SEMobileFaceNet(
         "student-real",
         16,
         (
@@ -64,7 +64,7 @@ _ARCHS = (
         activation="leaky_relu",
     ),
     # MobileFaceNets (2018), Table 1; "y1" in InsightFace: 221.0 MMACs, 1.00 M parameters
-    Arch(
+    SEMobileFaceNet(
         "mobilefacenet",
         64,
         (
@@ -80,7 +80,7 @@ _ARCHS = (
         stem_depthwise=True,
     ),
     # Step 0, the challenge's baseline "y2" (Table 2 prints 933.3M): no SE, blocks 2, 8, 16, 4
-    Arch(
+    SEMobileFaceNet(
         "lfrc-step0",
         64,
         (
@@ -101,7 +101,7 @@ _ARCHS = (
     _lfrc_step(3, (26, 58, 128, 256, 512), (2, 6, 16, 21)),  # 1G
     _lfrc_step(4, (24, 56, 124, 256, 512), (2, 6, 16, 23)),  # 998.4M (988.4M with the rows of Table 1)
     # Step 5, Table 1 of the paper, row by row: 976.6M
-    Arch(
+    SEMobileFaceNet(
         "lfrc-step5",
         24,
         (
@@ -116,6 +116,17 @@ _ARCHS = (
         512,
         282,
     ),
+    # InsightFace's arcface_torch. Its README's "FLOPs" are GMACs          # printed: GMACs; MiB of its ONNX files
+    IResNet("iresnet18", (2, 2, 2, 2)),  # 2.6; 91.658
+    IResNet("iresnet34", (3, 4, 6, 3)),  # -; 130.245
+    IResNet("iresnet50", (3, 4, 14, 3)),  # 6.3; 166.305
+    IResNet("iresnet100", (3, 13, 30, 3)),  # 12.1; 248.590
+    IResNet("iresnet200", (6, 26, 60, 6)),  # 23.5; -
+    # A quarter of the channels or less: for tests.
+    IResNet("iresnet-micro", (1, 1, 2, 1), (8, 12, 16, 64), 32),
+    # LGAF on ResNet100, b = 4, energy, add (the paper's Tables 2 to 4); the paper prints no cost
+    LGAF("lgaf-r100", (3, 13, 30, 3)),
+    LGAF("lgaf-micro", (1, 1, 2, 1), (8, 12, 16, 64), 32),
 )
 
 ZOO: dict[str, Arch] = {arch.name: arch for arch in _ARCHS}

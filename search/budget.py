@@ -64,7 +64,8 @@ def find_budget(budget: str | dict[str, Any]) -> Budget:
 def judge(arch: Arch, budget: Budget | None, rule: str = "lfrc") -> dict[str, Any]:
     """What the architecture costs and whether it fits: the object that `--json` prints.
 
-    `fits` is None without a budget; `over` names each limit that is passed, as used / allowed.
+    `fits` is None without a budget; `over` names each limit that is passed, as used / allowed. An architecture that
+    extends another (LGAF its plain trunk) has `extra` as well: what that adds, below zero where it saves.
     """
     spent = cost(arch)
     rule = budget.rule if budget else rule
@@ -73,7 +74,7 @@ def judge(arch: Arch, budget: Budget | None, rule: str = "lfrc") -> dict[str, An
     if budget:
         limits = {"flops": budget.max_flops, "size_mib": budget.max_size_mib, "dim": budget.max_dim}
         over = {k: used[k] / limit for k, limit in limits.items() if limit is not None and used[k] > limit}
-    return {
+    verdict: dict[str, Any] = {
         "arch": arch.name,
         "rule": rule,
         "macs": spent.macs,
@@ -86,6 +87,10 @@ def judge(arch: Arch, budget: Budget | None, rule: str = "lfrc") -> dict[str, An
         "fits": None if budget is None else not over,
         "over": over,
     }
+    if (plain := arch.plain()) is not None:
+        less = cost(plain)
+        verdict["extra"] = {key: getattr(spent, key) - getattr(less, key) for key in ("macs", "flops_lfrc", "params")}
+    return verdict
 
 
 def per_stage(arch: Arch) -> list[dict[str, Any]]:
@@ -151,6 +156,11 @@ def _text(verdict: dict[str, Any], rows: list[dict[str, Any]] | None) -> str:
         f"  {verdict['params'] / 1e6:.3f} M parameters, {verdict['size_mib']:.2f} MiB (fp32 with running statistics)",
         f"  exported weights in MiB: {size}; embedding {verdict['embedding_dim']}-d",
     ]
+    if extra := verdict.get("extra"):
+        lines.append(
+            f"  {extra['flops_lfrc'] / 1e6:+.1f} MFLOPs, {extra['macs'] / 1e6:+.1f} MMACs, "
+            f"{extra['params'] / 1e6:+.3f} M parameters over its plain trunk"
+        )
     if rows:
         lines.append(f"  {'stage':<15}{'grid':>5}{'blocks':>8}{'MFLOPs':>10}{'%':>7}{'params':>12}{'KiB':>10}")
         for row in rows:

@@ -1,9 +1,9 @@
 """What an architecture costs, in closed form from its walk. No torch, no NumPy.
 
-Two rules count work: `macs` (multiply-adds of convolutions, bias free) and `lfrc`, the official counter of the
-Lightweight Face Recognition Challenge with its quirks (docs/papers.md): only convolutions count, one costs
-(2 * Cin * k^2 - 1) * H * W * Cout / groups without bias, (2 * Cin * k^2) * ... with bias. Cin is not divided by
-the groups before the 1 is taken off.
+Two rules count work: `macs` (multiply-adds of convolutions and linear layers, bias free) and `lfrc`, the official
+counter of the Lightweight Face Recognition Challenge with its quirks (docs/papers.md): nothing else counts, one
+costs (2 * Cin * k^2 - 1) * H * W * Cout / groups without bias, (2 * Cin * k^2) * ... with bias. Cin is not divided by
+the groups before the 1 is taken off. A linear layer is a 1x1 convolution on one place.
 """
 
 from __future__ import annotations
@@ -16,28 +16,37 @@ from mobileface.arch import Arch, Block, Layer
 
 MIB = 1 << 20
 RULES = ("lfrc", "macs")
+HELD = {  # by kind: values for each output that are trained, untrained, in the exported network
+    "batch_norm": (2, 2, 1),  # folded, it leaves the bias of the convolution before it
+    "pre_norm": (2, 2, 4),  # nothing before it to fold it into
+    "bias_norm": (1, 3, 0),  # a bias, the weight that stays 1; the linear layer before it has a bias of its own
+    "plain_norm": (0, 2, 0),
+    "prelu": (1, 0, 1),
+    "energy": (0, 2, 2),  # mean and deviation
+    "entropy": (0, 2, 2),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Counts of one architecture (or a part of it).
 
-    params: trained values. running_stats: means and variances of batch norms, which a checkpoint holds too.
+    params: trained values. untrained: what a checkpoint holds beside them, statistics and weights that stay 1.
     folded: values of the exported network, batch norms folded; folded_weights: those of them that int8 stores
-    in a byte (weights of convolutions; biases and slopes stay float32).
+    in a byte (weights of convolutions and linear layers; biases and slopes stay float32).
     """
 
     macs: int = 0
     flops_lfrc: int = 0
     params: int = 0
-    running_stats: int = 0
+    untrained: int = 0
     folded: int = 0
     folded_weights: int = 0
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the network in float32 with running statistics: what the size budget limits."""
-        return 4 * (self.params + self.running_stats)
+        return 4 * (self.params + self.untrained)
 
     @property
     def size_mib(self) -> float:
@@ -58,18 +67,15 @@ class Cost:
 @lru_cache(maxsize=1 << 16)
 def layer_cost(layer: Layer) -> Cost:
     """The cost of one layer; layers that neither rule counts still have parameters."""
-    if layer.kind == "conv":
+    if layer.kind in ("conv", "linear"):
         area = layer.grid * layer.grid
         weights = layer.inputs * layer.kernel * layer.kernel * layer.outputs // layer.groups
         bias = layer.outputs if layer.bias else 0
         once = 2 * layer.inputs * layer.kernel * layer.kernel - (0 if layer.bias else 1)
         lfrc = once * area * layer.outputs // layer.groups
         return Cost(weights * area, lfrc, weights + bias, 0, weights + bias, weights)
-    if layer.kind == "batch_norm":  # folded, it leaves the bias of the convolution before it
-        return Cost(params=2 * layer.outputs, running_stats=2 * layer.outputs, folded=layer.outputs)
-    if layer.kind == "prelu":
-        return Cost(params=layer.outputs, folded=layer.outputs)
-    return Cost()
+    params, untrained, folded = HELD.get(layer.kind, (0, 0, 0))
+    return Cost(0, 0, params * layer.outputs, untrained * layer.outputs, folded * layer.outputs)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -80,15 +86,15 @@ def block_cost(layers: tuple[Layer, ...]) -> Cost:
 
 def total(costs: Iterable[tuple[Cost, int]]) -> Cost:
     """Sum of (cost, multiplicity)."""
-    macs = flops = params = stats = folded = weights = 0
+    macs = flops = params = untrained = folded = weights = 0
     for c, n in costs:
         macs += n * c.macs
         flops += n * c.flops_lfrc
         params += n * c.params
-        stats += n * c.running_stats
+        untrained += n * c.untrained
         folded += n * c.folded
         weights += n * c.folded_weights
-    return Cost(macs, flops, params, stats, folded, weights)
+    return Cost(macs, flops, params, untrained, folded, weights)
 
 
 def cost(arch: Arch) -> Cost:
@@ -104,7 +110,7 @@ def cost_by_stage(arch: Arch) -> list[tuple[str, int, int, Cost]]:
     return [
         (
             stage,
-            [layer.grid for layer in blocks[-1].layers if layer.kind == "conv" and not layer.bias][-1],
+            blocks[-1].grid,
             sum(block.repeat for block in blocks),
             total((block_cost(block.layers), block.repeat) for block in blocks),
         )

@@ -14,7 +14,7 @@ def fvcore_macs(arch: Arch) -> int:
     """MACs that fvcore counts with batch norm, pooling and element-wise operators off (extra `search`)."""
     import torch
 
-    from mobileface.models import build
+    from mobileface.models.build import network
 
     def nothing(inputs: Any, outputs: Any) -> int:
         return 0
@@ -26,8 +26,7 @@ def fvcore_macs(arch: Arch) -> int:
             from fvcore.nn import FlopCountAnalysis
         except ImportError:
             raise InputError("--verify: fvcore is missing, wanted: pip install 'mobileface[search]'") from None
-        net = build(arch).eval()
-        counter = FlopCountAnalysis(net, torch.zeros(1, 3, INPUT_SIZE, INPUT_SIZE))
+        counter = FlopCountAnalysis(network(arch).eval(), torch.zeros(1, 3, INPUT_SIZE, INPUT_SIZE))
         for name in ("batch_norm", "adaptive_avg_pool2d", "mean"):
             counter.set_op_handle(f"aten::{name}", nothing)
         counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
+import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
+from torch import Tensor, nn
 
-from mobileface.arch import ACTIVATIONS, Arch, Stage
+from mobileface.arch import ACTIVATIONS, LGAF, Arch, IResNet, SEMobileFaceNet, Stage
+from mobileface.models.build import network
+from mobileface.zoo import ZOO
+from search.cost import cost
 
 
 def examples(count: int) -> settings:
     """So many random examples, however busy the machine is."""
     return settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def unfilled(arch: Arch) -> tuple[nn.Module, Tensor]:
+    """The network in eval mode and a black image; a large one on torch's meta device, where nothing is computed."""
+    with torch.device("meta" if cost(arch).macs > 1e9 else "cpu"):
+        return network(arch).eval(), torch.zeros(1, 3, 112, 112)
 
 
 CHANNELS = st.integers(1, 24)
@@ -28,11 +42,11 @@ def stages(draw: DrawFn, max_depth: int = 3) -> Stage:
     return Stage(hidden, draw(WIDTHS), depth, stride, kernel, draw(st.booleans()))
 
 
-def archs(max_stages: int = 5, max_depth: int = 3) -> SearchStrategy[Arch]:
+def archs(max_stages: int = 5, max_depth: int = 3) -> SearchStrategy[SEMobileFaceNet]:
     """Members of the design space. From the fourth reduction on, maps have odd sides (7, 4, 2, 1)."""
     rows = st.lists(stages(max_depth), min_size=1, max_size=max_stages).map(tuple)
     return st.builds(
-        Arch,
+        SEMobileFaceNet,
         st.just("random"),
         stem=CHANNELS | WIDTHS,
         stages=rows,
@@ -43,8 +57,75 @@ def archs(max_stages: int = 5, max_depth: int = 3) -> SearchStrategy[Arch]:
     )
 
 
+# local_features, global_features, attention
+ABLATIONS = ((True, False, False), (False, True, False), (True, True, False), (True, True, True))
+
+
+def trunks() -> dict[str, SearchStrategy[Any]]:
+    """The fields that IR-ResNet and LGAF share; widths are few, so that neighbours are often equal."""
+    return {
+        "depths": st.tuples(*[st.integers(1, 2)] * 4),
+        "widths": st.tuples(*[st.sampled_from([1, 4, 6, 9])] * 4),
+        "embedding_dim": st.integers(1, 12),
+        "shortcut": st.sampled_from(["conv", "subsample"]),
+        "dropout": st.sampled_from([0.0, 0.4]),
+        "last_norm": st.sampled_from(["bias", "plain"]),
+        "eps": st.sampled_from([1e-5, 2e-5]),
+    }
+
+
+def iresnets() -> SearchStrategy[IResNet]:
+    """Small IR-ResNets of all conventions."""
+    return st.builds(IResNet, st.just("random"), **trunks())
+
+
+@st.composite
+def lgafs(draw: DrawFn) -> LGAF:
+    """Small LGAFs of all settings that go together."""
+    trunk = {key: draw(strategy) for key, strategy in trunks().items()}
+    local_features, global_features, attention = draw(st.sampled_from(ABLATIONS))
+    dim = trunk["embedding_dim"]
+    return LGAF(
+        "random",
+        **trunk,
+        local_features=local_features,
+        global_features=global_features,
+        attention=attention,
+        heads=draw(st.sampled_from([heads for heads in range(1, dim + 1) if dim % heads == 0])),
+        quality=draw(st.sampled_from(["energy", "entropy"])),
+        fusion=draw(st.sampled_from(["add", "concat", "iaff"])) if attention else "add",
+        lanet=draw(st.sampled_from(["map", "printed"])),
+    )
+
+
+# All that the paper's tables compare, and our settings beside them; the first is the paper's.
+LGAF_SETTINGS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "local": {"global_features": False, "attention": False},
+    "local-printed": {"global_features": False, "attention": False, "lanet": "printed"},
+    "global": {"local_features": False, "attention": False},
+    "sum": {"attention": False},
+    "entropy": {"quality": "entropy"},
+    "concat": {"fusion": "concat"},
+    "concat-entropy": {"fusion": "concat", "quality": "entropy"},
+    "iaff": {"fusion": "iaff"},
+    "printed": {"lanet": "printed"},
+    "b=2": {"heads": 2},
+    "b=8": {"heads": 8},
+    "b=16": {"heads": 16},
+    "adaface": {"shortcut": "subsample", "dropout": 0.4, "last_norm": "plain", "eps": 2e-5},
+}
+
+
+def lgaf_setting(name: str) -> LGAF:
+    """`lgaf-micro` with one of LGAF_SETTINGS."""
+    micro = ZOO["lgaf-micro"]
+    assert isinstance(micro, LGAF)
+    return dataclasses.replace(micro, name=name, **LGAF_SETTINGS[name])
+
+
 # Odd maps, a reduction of a 1x1 map, pruned rows: what random members seldom show.
-ODD = Arch(
+ODD = SEMobileFaceNet(
     "odd",
     9,
     (

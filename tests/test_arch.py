@@ -14,13 +14,16 @@ from mobileface.arch import (
     MAX_CHANNELS,
     MAX_STAGES,
     Arch,
+    SEMobileFaceNet,
     Stage,
     arch_from_dict,
 )
 from mobileface.errors import InputError
-from mobileface.models import build
+from mobileface.models.blocks import FeatureQuality
+from mobileface.models.iresnet import ResidualUnit
+from mobileface.models.mobilefacenet import Bottleneck
 from mobileface.zoo import ZOO
-from tests.strategies import ODD, archs, examples
+from tests.strategies import ODD, archs, examples, iresnets, lgafs, unfilled
 
 ROW: dict[str, Any] = {"hidden": 8, "width": 4, "depth": 2, "stride": 2}
 PLAIN: dict[str, Any] = {"name": "p", "stem": 4, "head": 8, "embedding_dim": 5, "stages": [ROW]}
@@ -58,7 +61,11 @@ def refused(data: Any) -> str:
         ("stages", [ROW] * (MAX_STAGES + 1), "number of stages is 65, wanted"),
         ("stages", "abc", "stages is str, wanted a list of rows"),
         ("stages", [7], "stages.0: is int, wanted a table"),
-        ("family", "iresnet", "family 'iresnet' is not known; known: se_mobilefacenet"),
+        (
+            "family",
+            "iresnett",
+            "family 'iresnett' is not known (did you mean 'iresnet'?); known: se_mobilefacenet, iresnet, lgaf",
+        ),
         ("family", [1], "family a list is not known"),
         ("heads", 8, "unknown key 'heads' (did you mean 'head'?); known: name, stem, stages"),
         ("embeding_dim", 8, "(did you mean 'embedding_dim'?)"),
@@ -116,7 +123,7 @@ def test_missing_keys_are_named() -> None:
 def test_reading_leaves_its_data_alone() -> None:
     data = {**PLAIN, "family": "se_mobilefacenet", "stages": [dict(ROW)]}
     before = json.dumps(data)
-    assert arch_from_dict(data) == Arch("p", 4, (Stage(8, 4, 2, 2),), 8, 5)
+    assert arch_from_dict(data) == SEMobileFaceNet("p", 4, (Stage(8, 4, 2, 2),), 8, 5)
     assert json.dumps(data) == before
 
 
@@ -124,12 +131,24 @@ def test_reading_leaves_its_data_alone() -> None:
 
 
 def leaves(net: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(name, part) for name, part in net.named_modules() if not list(part.children())]
+    """Modules without children; a quality counts as one, statistics and all."""
+    inside = [id(part) for q in net.modules() if isinstance(q, FeatureQuality) for part in list(q.modules())[1:]]
+    found = [(name, part) for name, part in net.named_modules() if id(part) not in inside]
+    return [(n, part) for n, part in found if isinstance(part, FeatureQuality) or not list(part.children())]
+
+
+def is_residual(part: nn.Module) -> bool:
+    return isinstance(part, ResidualUnit) or (isinstance(part, Bottleneck) and part.residual)
+
+
+def shapes_of(channels: int, grid: int) -> list[tuple[int, ...]]:
+    """Of one image's map; a map of one place may be a vector."""
+    return [(1, channels, grid, grid), (1, channels)] if grid == 1 else [(1, channels, grid, grid)]
 
 
 def walk_matches_network(arch: Arch) -> None:
-    """Names in order, kinds, channels, and the maps that hooks see on a real image."""
-    net = build(arch).eval()
+    """Names in order, channels, and the maps that hooks see."""
+    net, image = unfilled(arch)
     walked = [(f"{name}.{la.name}", la) for block in arch.walk() for name in block.names() for la in block.layers]
     built = leaves(net)
     assert [name for name, _ in walked] == [name for name, _ in built]
@@ -140,14 +159,20 @@ def walk_matches_network(arch: Arch) -> None:
 
     for _, part in built:
         part.register_forward_hook(note)
+    blocks = {name: block for block in arch.walk() for name in block.names()}
+    behind: dict[nn.Module, tuple[int, ...]] = {}
+    for name in blocks:
+        net.get_submodule(name).register_forward_hook(lambda part, _, output: behind.update({part: output.shape}))
     with torch.inference_mode():
-        net(torch.zeros(1, 3, 112, 112))
+        net(image)
     assert len(shapes) == len(walked)  # each is used once, in this order
     for (name, layer), (before, after) in zip(walked, shapes, strict=True):
-        assert after == (1, layer.outputs, layer.grid, layer.grid), name
+        assert after in shapes_of(layer.outputs, layer.grid), name
         assert before[1] == layer.inputs, name
-    residual = {name: block.residual for block in arch.walk() for name in block.names() if block.first is not None}
-    assert {name: net.get_submodule(name).residual for name in residual} == residual
+    for name, block in blocks.items():
+        part = net.get_submodule(name)
+        assert is_residual(part) == block.residual, name
+        assert tuple(behind[part]) in shapes_of(behind[part][1], block.grid), name
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -155,8 +180,8 @@ def test_walk_is_the_network_of_each_zoo_entry(name: str) -> None:
     walk_matches_network(ZOO[name])
 
 
-@examples(15)
-@given(archs())
+@examples(30)
+@given(archs() | iresnets() | lgafs())
 @example(ODD)
 def test_walk_is_the_network_of_random_members(arch: Arch) -> None:
     walk_matches_network(arch)

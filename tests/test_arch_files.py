@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobileface.arch import MAX_FILE_BYTES, Arch, Stage, arch_from_dict, load_arch
+from mobileface.arch import MAX_FILE_BYTES, Arch, SEMobileFaceNet, Stage, arch_from_dict, load_arch
 from mobileface.errors import InputError, one_line
 from mobileface.zoo import ZOO, find_arch
-from tests.strategies import ODD, archs, examples
+from tests.strategies import ODD, archs, examples, iresnets, lgafs
 
 ROW: dict[str, Any] = {"hidden": 8, "width": 4, "depth": 2, "stride": 2}
 PLAIN: dict[str, Any] = {"name": "p", "stem": 4, "head": 8, "embedding_dim": 5, "stages": [ROW]}
@@ -49,7 +49,7 @@ def test_zoo_entries_survive_plain_data(name: str) -> None:
 
 
 @examples(50)
-@given(archs())
+@given(archs() | iresnets() | lgafs())
 def test_random_architectures_survive_plain_data(arch: Arch) -> None:
     plain = json.loads(json.dumps(arch.to_dict()))
     assert list(plain)[:2] == ["family", "name"]
@@ -63,7 +63,7 @@ def test_files_are_read(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"mine{suffix}"
     data = {"stem": 4, "head": 8, "embedding_dim": 5, "stages": [{**ROW, "hidden": [8, 6]}]}
     path.write_text(json.dumps(data) if suffix == ".json" else PLAIN_YAML)
-    wanted = Arch("mine", 4, (Stage((8, 6), 4, 2, 2),), 8, 5)  # the file's name unless it holds one
+    wanted = SEMobileFaceNet("mine", 4, (Stage((8, 6), 4, 2, 2),), 8, 5)  # the file's name unless it holds one
     assert load_arch(path) == wanted
     assert find_arch(str(path)) == wanted
 

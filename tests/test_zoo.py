@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from mobileface.arch import ACTIVATIONS, arch_from_dict
+from mobileface.arch import ACTIVATIONS, LGAF, SEMobileFaceNet, arch_from_dict
 from mobileface.zoo import ZOO, find_arch
 from search.budget import BUDGETS, judge
 from search.cost import cost
@@ -39,7 +39,7 @@ def test_step_5_is_the_papers_network() -> None:
     assert (millions(spent.flops_lfrc), millions(spent.macs)) == ("976.6", "490.2")
     assert f"{spent.size_mib:.2f}" == "19.86"
     assert millions(spent.params, 2) == "5.14"
-    assert millions(spent.params + spent.running_stats, 2) == "5.21"
+    assert millions(spent.params + spent.untrained, 2) == "5.21"
     assert millions(spent.folded, 2) == "5.11"
     assert judge(arch, BUDGETS["lfrc-light"])["fits"]
 
@@ -49,15 +49,15 @@ def test_the_printed_flops_pin_down_the_gate(
     monkeypatch: pytest.MonkeyPatch, reduction: int | None, printed: str
 ) -> None:
     """Figures of a count by hand for other reductions, and for no gate at all."""
-    import mobileface.arch
+    from mobileface.arch import layers, mobilefacenet
 
     arch = ZOO["lfrc-step5"]
     if reduction is None:
         plain = tuple(dataclasses.replace(stage, se=False) for stage in arch.stages)
         arch = dataclasses.replace(arch, stages=plain)
     else:
-        monkeypatch.setattr(mobileface.arch, "SE_REDUCTION", reduction)
-    caches = (mobileface.arch.bottleneck, mobileface.arch.squeeze_excitation)
+        monkeypatch.setattr(layers, "SE_REDUCTION", reduction)
+    caches = (mobilefacenet.bottleneck, layers.squeeze_excitation)
     for cache in caches:
         cache.cache_clear()
     try:
@@ -118,13 +118,56 @@ def test_the_student_is_under_its_budget_and_as_wide_as_its_teacher() -> None:
     assert student.embedding_dim == ZOO["mobilefacenet"].embedding_dim == 128
 
 
+@pytest.mark.parametrize(
+    ("name", "gmacs", "gflops", "params", "size"),
+    [
+        ("iresnet18", "2.610", "5.22", "24.03", "91.7"),
+        ("iresnet34", "4.460", "8.91", "34.14", "130.2"),
+        ("iresnet50", "6.309", "12.61", "43.59", "166.3"),
+        ("iresnet100", "12.090", "24.17", "65.16", "248.6"),
+        ("iresnet200", "23.419", "46.82", "118.83", "453.3"),
+    ],
+)
+def test_residual_networks(name: str, gmacs: str, gflops: str, params: str, size: str) -> None:
+    """Counted by hand from InsightFace's definition; its README prints 2.6, 6.3, 12.1 and 23.5 GMACs.
+
+    Size: MiB of what its state dict's weights hold, without running statistics; the 512 that stay 1 are among them.
+    """
+    spent = cost(ZOO[name])
+    assert (f"{spent.macs / 1e9:.3f}", f"{spent.flops_lfrc / 1e9:.2f}") == (gmacs, gflops)
+    assert millions(spent.params, 2) == params
+    assert f"{4 * (spent.params + 512) / 2**20:.1f}" == size
+
+
+@pytest.mark.parametrize(
+    ("name", "mib"), [("iresnet18", 91.658), ("iresnet34", 130.245), ("iresnet50", 166.305), ("iresnet100", 248.590)]
+)
+def test_exported_residual_networks_weigh_what_the_public_files_weigh(name: str, mib: float) -> None:
+    """MiB of InsightFace's ONNX files (challenges/mfr/README.md), which hold folded weights and the graph."""
+    assert 0 < mib - cost(ZOO[name]).bytes_by_precision["fp32"] / 2**20 < 0.06
+
+
+def test_lgaf_is_resnet100_and_its_head() -> None:
+    arch = ZOO["lgaf-r100"]
+    assert isinstance(arch, LGAF)
+    assert arch.plain() == dataclasses.replace(ZOO["iresnet100"], name="lgaf-r100")
+    assert (arch.heads, arch.quality, arch.fusion, arch.lanet) == (4, "energy", "add", "map")
+    spent, plain = cost(arch), cost(ZOO["iresnet100"])
+    width, places = 128, 49
+    scales = 512 * width + 9 * 512 * width + 9 * 512 * width + 9 * width * width  # 1x1, 3x3, two stacked 3x3
+    lanets, gate = 3 * (width * 16 + 16), 2 * 384 * 24
+    assert spent.macs - plain.macs == 4 * (places * (scales + lanets) + gate + 384 * places * 128)
+
+
 def test_the_small_ones_are_small() -> None:
     assert cost(ZOO["micro"]).macs < cost(ZOO["tiny"]).macs < 10e6
+    for name in ("iresnet-micro", "lgaf-micro"):
+        assert cost(ZOO[name]).macs < 30e6
 
 
 @pytest.mark.parametrize("name", ZOO)
 def test_entries_are_whole(name: str) -> None:
     arch = ZOO[name]
-    assert arch.activation in ACTIVATIONS
+    assert not isinstance(arch, SEMobileFaceNet) or arch.activation in ACTIVATIONS
     assert arch_from_dict(arch.to_dict()) == arch
     assert cost(arch).params > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
@@ -10,72 +9,85 @@ from torch import Tensor, nn
 
 from mobileface.arch import Layer
 from mobileface.errors import InputError
+from mobileface.models.fast import PReLU, StridedDepthwise
+from mobileface.models.quality import FeatureQuality
+from mobileface.models.strided import StridedPointwise
 
 
 def module(layer: Layer) -> nn.Module:
     """One layer of the walk as a torch module."""
-    if layer.kind == "conv":
-        size = (layer.kernel, layer.stride, layer.padding)
-        return nn.Conv2d(layer.inputs, layer.outputs, *size, groups=layer.groups, bias=layer.bias)
     if layer.kind not in MODULES:
-        raise InputError(f"layer {layer.name}: kind {layer.kind!r} is not known; known: conv, {', '.join(MODULES)}")
-    return MODULES[layer.kind](layer.outputs)
+        raise InputError(f"layer {layer.name}: kind {layer.kind!r} is not known; known: {', '.join(MODULES)}")
+    return MODULES[layer.kind](layer)
 
 
-MODULES: dict[str, Callable[[int], nn.Module]] = {
-    "batch_norm": nn.BatchNorm2d,
-    "prelu": nn.PReLU,  # one slope a channel, from 0.25
-    "leaky_relu": lambda channels: nn.LeakyReLU(0.25),
-    "hard_swish": lambda channels: nn.Hardswish(),
-    "sigmoid": lambda channels: nn.Sigmoid(),
-    "pool": lambda channels: nn.AdaptiveAvgPool2d(1),
+def _conv(layer: Layer) -> nn.Module:
+    size = (layer.kernel, layer.stride, layer.padding)
+    kind: type[nn.Conv2d] = nn.Conv2d
+    if layer.stride > 1 and layer.groups == layer.inputs > 1:
+        kind = StridedDepthwise
+    elif layer.stride > 1 and layer.kernel == 1:
+        kind = StridedPointwise
+    return kind(layer.inputs, layer.outputs, *size, groups=layer.groups, bias=layer.bias)
+
+
+def _bias_norm(layer: Layer) -> nn.Module:
+    norm = nn.BatchNorm1d(layer.outputs)
+    norm.weight.requires_grad_(False)  # a parameter nevertheless: InsightFace's state dicts hold it
+    return norm
+
+
+MODULES: dict[str, Callable[[Layer], nn.Module]] = {
+    "conv": _conv,
+    "linear": lambda layer: nn.Linear(layer.inputs, layer.outputs, layer.bias),
+    "batch_norm": lambda layer: nn.BatchNorm2d(layer.outputs),
+    "pre_norm": lambda layer: nn.BatchNorm2d(layer.outputs),
+    "bias_norm": _bias_norm,
+    "plain_norm": lambda layer: nn.BatchNorm1d(layer.outputs, affine=False),
+    "prelu": lambda layer: PReLU(layer.outputs),  # one slope a channel, from 0.25
+    "leaky_relu": lambda layer: nn.LeakyReLU(0.25),
+    "hard_swish": lambda layer: nn.Hardswish(),
+    "relu": lambda layer: nn.ReLU(),
+    "sigmoid": lambda layer: nn.Sigmoid(),
+    "pool": lambda layer: nn.AdaptiveAvgPool2d(1),
+    "max_pool": lambda layer: nn.MaxPool2d(layer.kernel, layer.stride),
+    "flatten": lambda layer: nn.Flatten(),
+    "dropout": lambda layer: nn.Dropout(),
+    "energy": lambda layer: FeatureQuality("energy"),
+    "entropy": lambda layer: FeatureQuality("entropy"),
 }
 
 
-class SqueezeExcitation(nn.Sequential):
-    """x times a gate of its channel means: (B, C, H, W) -> (B, C, H, W)."""
+class Gated(nn.Sequential):
+    """x times the gate that its layers make of x, (B, C, 1, 1) or (B, 1, H, W): (B, C, H, W) -> (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The gated map."""
         return x * super().forward(x)
 
 
-class Bottleneck(nn.Sequential):
-    """Expansion, depthwise, projection, SE; plus its input where shapes allow (Fig. 2 of the paper)."""
-
-    def __init__(self, units: OrderedDict[str, nn.Module], residual: bool) -> None:
-        super().__init__(units)
-        self.residual = residual
+class Parallel(nn.Module):
+    """Its parts' answers to the same input, side by side in dimension 1."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) -> (B, width, H / stride, W / stride)."""
-        y = super().forward(x)
-        return x + y if self.residual else y
+        """(B, C, ...) -> (B, sum of the parts' widths, ...)."""
+        return torch.cat([part(x) for part in self.children()], 1)
 
 
-def sequence(layers: tuple[Layer, ...]) -> nn.Sequential:
-    """Layers named `unit.layer` as nested modules; plain names as one sequence."""
-    if all("." not in layer.name for layer in layers):
-        return nn.Sequential(OrderedDict((layer.name, module(layer)) for layer in layers))
-    units: OrderedDict[str, nn.Module] = OrderedDict()
-    for unit in dict.fromkeys(layer.name.split(".")[0] for layer in layers):
-        own = [layer for layer in layers if layer.name.split(".")[0] == unit]
-        parts = OrderedDict((layer.name.split(".", 1)[1], module(layer)) for layer in own)
-        units[unit] = SqueezeExcitation(parts) if unit == "se" else nn.Sequential(parts)
-    return nn.Sequential(units)
+# by the last word of a name; any other is a sequence
+CONTAINERS: dict[str, Callable[[], nn.Module]] = {
+    "se": Gated,  # squeeze-and-excitation
+    "lanet": Gated,
+    "scales": Parallel,
+    "mhms": Parallel,
+}
 
 
-def initialise(net: nn.Module, generator: torch.Generator) -> None:
-    """Kaiming-normal (fan out, slope of PReLU 0.25) convolutions, zero biases; batch norms 1 and 0.
-
-    The sources differ (`docs/papers.md`); ours is He et al. 2015, eq. 15 with the slope that PReLU starts from.
-    A squeeze-and-excitation gate starts near sigmoid(0) = 0.5.
-    """
-    for part in net.modules():
-        if isinstance(part, nn.Conv2d):
-            fan_out = part.out_channels * part.kernel_size[0] * part.kernel_size[1] // part.groups
-            std = (2 / (1 + 0.25**2) / fan_out) ** 0.5
-            with torch.no_grad():
-                part.weight.normal_(0, std, generator=generator)
-                if part.bias is not None:
-                    part.bias.zero_()
+def place(net: nn.Module, name: str, part: nn.Module) -> None:
+    """Put `part` under a dotted name, as state dicts write it; containers on the way are made."""
+    *path, last = name.split(".")
+    for step in path:
+        if step not in dict(net.named_children()):
+            net.add_module(step, CONTAINERS.get(step, nn.Sequential)())
+        net = net.get_submodule(step)
+    net.add_module(last, part)

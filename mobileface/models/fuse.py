@@ -1,4 +1,4 @@
-"""Fold batch norms into the convolutions before them: the same function, fewer operations."""
+"""Fold batch norms into the layers before them: the same function, fewer operations."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import torch
 from torch import nn
 
 Net = TypeVar("Net", bound=nn.Module)
+# a batch norm, and what it can be folded into: both have a value for each of its channels
+FOLDS = {nn.BatchNorm2d: nn.Conv2d, nn.BatchNorm1d: nn.Linear}
 
 
 def fuse(net: Net) -> Net:
-    """A copy of `net` in eval mode whose batch norms are folded into the convolution right before each.
+    """A copy of `net` in eval mode whose batch norms are folded into the convolution or linear layer before each.
 
     Exact up to float rounding: w' = w * g / sqrt(var + eps), b' = beta + (b - mean) * g / sqrt(var + eps). The fold
-    itself is computed in float64. A batch norm without a convolution before it in its sequence stays.
+    itself is computed in float64. A batch norm stays that does not stand right behind one of them in a sequence: in
+    front of a padded convolution it cannot be folded, since the zeros of the padding come behind it.
     """
     fused = copy.deepcopy(net).eval()
-    for part in list(fused.modules()):
+    for part in [part for part in fused.modules() if isinstance(part, nn.Sequential)]:
         previous: tuple[str, nn.Module] | None = None
         for name, child in list(part.named_children()):
-            if isinstance(child, nn.BatchNorm2d) and previous and isinstance(previous[1], nn.Conv2d):
-                setattr(part, previous[0], _folded(previous[1], child))
+            if previous and any(isinstance(child, n) and isinstance(previous[1], of) for n, of in FOLDS.items()):
+                setattr(part, previous[0], _folded(previous[1], child))  # type: ignore[arg-type]
                 delattr(part, name)
                 previous = None
             else:
@@ -31,22 +34,14 @@ def fuse(net: Net) -> Net:
 
 
 @torch.no_grad()
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+def _folded(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("a batch norm without running statistics cannot be folded")
-    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    bias = torch.zeros_like(scale) if conv.bias is None else conv.bias.double()
-    result = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        conv.stride,  # type: ignore[arg-type]
-        conv.padding,  # type: ignore[arg-type]
-        groups=conv.groups,
-        device=conv.weight.device,
-        dtype=conv.weight.dtype,
-    ).eval()
-    result.weight.copy_(conv.weight.double() * scale[:, None, None, None])
-    assert result.bias is not None
-    result.bias.copy_(norm.bias.double() + (bias - norm.running_mean.double()) * scale)
+    scale = 1 / torch.sqrt(norm.running_var.double() + norm.eps)
+    scale = scale if norm.weight is None else scale * norm.weight.double()
+    shift = torch.zeros_like(scale) if norm.bias is None else norm.bias.double()
+    bias = torch.zeros_like(scale) if layer.bias is None else layer.bias.double()
+    result = copy.deepcopy(layer)
+    result.weight.copy_(layer.weight.double() * scale.view(-1, *[1] * (layer.weight.ndim - 1)))
+    result.bias = nn.Parameter((shift + (bias - norm.running_mean.double()) * scale).to(layer.weight.dtype))
     return result

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mobileface import models
-from mobileface.arch import Arch, Stage
+from mobileface.arch import Arch, SEMobileFaceNet, Stage
+from mobileface.statistics import NormStatistics, end_step
 
-NANO = Arch("nano", 4, (Stage(8, 4, 1, 2), Stage(8, 4, 1, 1)), 8, 8)  # exported in two seconds
+NANO = SEMobileFaceNet("nano", 4, (Stage(8, 4, 1, 2), Stage(8, 4, 1, 1)), 8, 8)  # exported in two seconds
 
 
 def lively(arch: Arch = NANO, slopes: tuple[float, float] = (0.05, 0.4)) -> nn.Module:
@@ -22,12 +23,18 @@ def lively(arch: Arch = NANO, slopes: tuple[float, float] = (0.05, 0.4)) -> nn.M
     for part in network.modules():
         if isinstance(part, nn.PReLU):
             part.weight.data.uniform_(*slopes, generator=generator)
-        if isinstance(part, nn.BatchNorm2d):
-            part.weight.data.uniform_(0.7, 1.3, generator=generator)
-            part.bias.data.normal_(0, 0.1, generator=generator)
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            if part.affine:
+                part.weight.data.uniform_(0.7, 1.3, generator=generator)
+                part.bias.data.normal_(0, 0.1, generator=generator)
+            part.momentum = 1.0
+        if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
+            part.bias.data.uniform_(0.5, 1.0, generator=generator)  # the exporter keeps equal tensors once
+        if isinstance(part, NormStatistics):
             part.momentum = 1.0
     with torch.no_grad():
         network.train()(torch.randint(0, 256, (8, 3, 112, 112), generator=generator).float())
+        end_step(network)
     return network.eval()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,10 +26,13 @@ from mobileface.embedders.onnx import OnnxEmbedder
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import CheckFailed, InputError
 from mobileface.zoo import ZOO
+from search.cost import cost
+from tests.strategies import LGAF_SETTINGS, lgaf_setting
 
 Make = Callable[..., nn.Module]
 Pixels = NDArray[np.uint8]
 SMALL = ["micro", pytest.param("tiny", marks=pytest.mark.slow)]
+RESIDUAL = ["iresnet-micro", "lgaf-micro"]
 LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("mobilefacenet", "lfrc-step5")]
 
 
@@ -74,6 +78,30 @@ def test_file_gives_what_the_network_gives(tmp_path: Path, make: Make, images: P
     assert (tmp_path / "net.onnx").stat().st_size < 20 * 2**20
     assert not {"BatchNormalization", "PRelu"} & operators(tmp_path / "net.onnx").keys()
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]  # no weights beside it, no leftovers
+
+
+def check_residual(path: Path, network: nn.Module, images: Pixels) -> None:
+    """The same answers, and what a file of this architecture holds: its batch norms in front of convolutions stay."""
+    export_onnx(network, path, {})
+    check(path, network, images, (1, 3, 8))
+    layers = [layer for block in network.arch.walk() for layer in block.layers * block.repeat]
+    found = operators(path)
+    assert found["BatchNormalization"] == sum(layer.kind == "pre_norm" for layer in layers)
+    assert not {"PRelu", "Dropout"} & found.keys()
+    graph = onnx.load(path).graph
+    values = sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
+    assert 0 <= values - cost(network.arch).folded < 100  # numbers of the graph itself: 127.5, ...
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_residual_networks_and_their_heads(tmp_path: Path, make: Make, images: Pixels, name: str) -> None:
+    check_residual(tmp_path / "net.onnx", make(ZOO[name]), images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LGAF_SETTINGS)
+def test_every_setting_of_lgaf(tmp_path: Path, make: Make, images: Pixels, name: str) -> None:
+    check_residual(tmp_path / "net.onnx", make(lgaf_setting(name)), images)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -11,50 +11,23 @@ import torch.nn.functional as F
 from hypothesis import example, given
 from torch import Tensor, nn
 
-from mobileface.arch import Arch, Layer
+from mobileface.arch import Arch, Layer, SEMobileFaceNet
 from mobileface.errors import InputError
 from mobileface.models import build
 from mobileface.models.blocks import module
 from mobileface.zoo import ZOO
+from tests.models.by_hand import State, normed, pixels, prelu, randomised
 from tests.strategies import ODD, archs, examples
 
 SMALL = [ZOO[name] for name in ("micro", "tiny", "student-real", "mobilefacenet")]
 LEAKY = dataclasses.replace(ZOO["micro"], name="leaky", activation="leaky_relu")
-State = dict[str, Tensor]
-
-
-def pixels(batch: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randint(0, 256, (batch, 3, 112, 112), generator=torch.Generator().manual_seed(0)).to(dtype)
-
-
-def randomised(arch: Arch) -> nn.Module:
-    """In float64 and eval mode, each batch norm, slope and bias with numbers of its own."""
-    net, generator = build(arch).double(), torch.Generator().manual_seed(1)
-    for part in net.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.running_mean = torch.randn(part.num_features, generator=generator).double() / 4
-            part.running_var = 0.5 + torch.rand(part.num_features, generator=generator).double()
-            part.weight.data = 0.5 + torch.rand(part.num_features, generator=generator).double()
-            part.bias.data.normal_(0, 0.1, generator=generator)
-        elif isinstance(part, nn.PReLU):
-            part.weight.data.uniform_(0, 0.5, generator=generator)
-        elif isinstance(part, nn.Conv2d) and part.bias is not None:
-            part.bias.data.normal_(0, 0.5, generator=generator)
-    return net.eval()
-
 
 # -- the function
 
 
-def normed(x: Tensor, s: State, at: str) -> Tensor:
-    """Batch norm in eval mode, eps 1e-5, written out."""
-    mean, var, gain, bias = (s[f"{at}.{k}"][:, None, None] for k in ("running_mean", "running_var", "weight", "bias"))
-    return (x - mean) / torch.sqrt(var + 1e-5) * gain + bias
-
-
 def activated(x: Tensor, s: State, at: str, kind: str) -> Tensor:
     if kind == "prelu":
-        return torch.where(x >= 0, x, x * s[f"{at}.weight"][:, None, None])
+        return prelu(x, s, at)
     return torch.where(x >= 0, x, x / 4) if kind == "leaky_relu" else x * (x + 3).clamp(0, 6) / 6
 
 
@@ -63,7 +36,7 @@ def unit(x: Tensor, s: State, at: str, act: str | None, stride: int, padding: in
     return x if act is None else activated(x, s, f"{at}.act", act)
 
 
-def by_hand(arch: Arch, s: State, image: Tensor) -> Tensor:
+def by_hand(arch: SEMobileFaceNet, s: State, image: Tensor) -> Tensor:
     """SE-MobileFaceNet from its rows, without the walk: Fig. 2 of the paper, Table 1 of MobileFaceNets."""
     act, channels = arch.activation, arch.stem
     x = unit(image / 127.5 - 1, s, "stem", act, 2, 1, 1)
@@ -186,7 +159,7 @@ def test_prelu_has_a_slope_for_each_channel() -> None:
 
 
 def test_an_unknown_layer_is_named() -> None:
-    with pytest.raises(InputError, match=r"layer x: kind 'swish' is not known; known: conv, batch_norm, prelu"):
+    with pytest.raises(InputError, match=r"layer x: kind 'swish' is not known; known: conv, linear, batch_norm"):
         module(Layer("x", "swish", 1, 1, 1))
 
 

@@ -129,6 +129,24 @@ def test_rows_of_per_layer_sum_up_to_the_totals(capsys: Capture, name: str) -> N
     assert [row["stage"] for row in rows][:2] == ["stem", "stages.0"]
 
 
+def test_what_a_head_adds_to_its_plain_trunk(capsys: Capture) -> None:
+    found = answer(capsys, "lgaf-r100", "--per-layer")
+    assert set(found) == PROMISED | OURS | {"extra", "per_stage"}
+    spent, plain = cost(ZOO["lgaf-r100"]), cost(ZOO["iresnet100"])
+    assert found["extra"] == {
+        "macs": spent.macs - plain.macs,
+        "flops_lfrc": spent.flops_lfrc - plain.flops_lfrc,
+        "params": spent.params - plain.params,
+    }
+    rows = {row["stage"]: row for row in found["per_stage"]}
+    assert list(rows)[-3:] == ["mhms", "gfe", "lgf"]
+    assert rows["mhms"]["flops_lfrc"] + rows["lgf"]["flops_lfrc"] == found["extra"]["flops_lfrc"]
+    assert main(["lgaf-r100", "--per-layer"]) == 0
+    text = capsys.readouterr().out
+    assert "+567.7 MFLOPs, +283.9 MMACs, +15.311 M parameters over its plain trunk" in text
+    assert "  mhms " in text
+
+
 def test_verify_builds_the_network_and_counts(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     found = answer(capsys, "micro", "--verify")
     assert set(found) == PROMISED | OURS | {"fvcore_macs"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import lru_cache
 
 import pytest
 import torch
@@ -12,42 +11,34 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mobileface.arch import Arch, Layer, Stage
-from mobileface.models import build
+from mobileface.arch import LGAF, Arch, IResNet, Layer, SEMobileFaceNet, Stage
 from mobileface.models.fuse import fuse
 from mobileface.zoo import ZOO
 from search.cost import RULES, cost, cost_by_stage, layer_cost, total
 from search.count_built import fvcore_macs
-from tests.strategies import ODD, archs, examples, stages
+from tests.strategies import LGAF_SETTINGS, ODD, archs, examples, iresnets, lgaf_setting, lgafs, stages, unfilled
 
 
-@lru_cache(maxsize=1)
-def without_values(arch: Arch) -> nn.Module:
-    """The network on torch's meta device: shapes without numbers, so that big ones are counted at once."""
-    return build(arch).to("meta").eval()
+def slow_if(condition: bool) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if condition else []
 
 
-def run(net: nn.Module) -> None:
-    with torch.no_grad():
-        net(torch.empty(1, 3, 112, 112, device="meta"))
-
-
-def torch_macs(arch: Arch) -> int:
+def torch_macs(net: nn.Module, image: Tensor) -> int:
     """torch counts a multiply-add as two."""
-    with FlopCounterMode(display=False) as counter:
-        run(without_values(arch))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(image)
     flops = counter.get_total_flops()
     assert flops % 2 == 0
     return flops // 2
 
 
-def lfrc_by_hooks(arch: Arch) -> int:
+def lfrc_by_hooks(net: nn.Module, image: Tensor) -> int:
     """The challenge's counter on modules as they run, output value by output value of one channel's group.
 
     Convolution without bias: (2 Cin k^2 - 1) Ho Wo Cout, divided by the groups; with bias the -1 falls away.
     Fully connected: 2 in out, less `out` without bias. Nothing else counts.
     """
-    net, counted = without_values(arch), []
+    counted: list[int] = []
 
     def conv(part: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         each = 2 * part.in_channels * part.kernel_size[0] * part.kernel_size[1]
@@ -66,22 +57,28 @@ def lfrc_by_hooks(arch: Arch) -> int:
             hooks.append(part.register_forward_hook(conv))
         elif isinstance(part, nn.Linear):
             hooks.append(part.register_forward_hook(linear))
-    run(net)
+    with torch.no_grad():
+        net(image)
     for hook in hooks:
         hook.remove()
     return sum(counted)
 
 
+def stored(net: nn.Module) -> int:
+    """Values of a checkpoint's float tensors: not num_batches_tracked, nor what a step adds up."""
+    return sum(value.numel() for value in net.state_dict().values() if value.is_floating_point())
+
+
 def check_built(arch: Arch) -> None:
     """Everything but fvcore, which is slow on big networks."""
-    spent, net = cost(arch), without_values(arch)
-    assert spent.macs == torch_macs(arch)
-    assert spent.flops_lfrc == lfrc_by_hooks(arch)
-    assert spent.params == sum(p.numel() for p in net.parameters())
-    assert spent.running_stats == sum(b.numel() for b in net.buffers() if b.ndim)  # not num_batches_tracked
-    folded = fuse(build(arch))
-    assert spent.folded == sum(p.numel() for p in folded.parameters())
-    weights = sum(part.weight.numel() for part in folded.modules() if isinstance(part, nn.Conv2d))
+    spent, (net, image) = cost(arch), unfilled(arch)
+    assert spent.macs == torch_macs(net, image)
+    assert spent.flops_lfrc == lfrc_by_hooks(net, image)
+    assert spent.params == sum(p.numel() for p in net.parameters() if p.requires_grad)
+    assert spent.params + spent.untrained == stored(net)
+    folded = fuse(net)
+    assert spent.folded == stored(folded)
+    weights = sum(part.weight.numel() for part in folded.modules() if isinstance(part, nn.Conv2d | nn.Linear))
     assert spent.folded_weights == weights
 
 
@@ -90,20 +87,26 @@ def test_zoo_entries_cost_what_the_network_costs(name: str) -> None:
     check_built(ZOO[name])
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", LGAF_SETTINGS)
+def test_every_setting_of_lgaf_costs_what_the_network_costs(name: str) -> None:
+    check_built(lgaf_setting(name))
+    assert fvcore_macs(lgaf_setting(name)) == cost(lgaf_setting(name)).macs
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=slow_if(cost(ZOO[n]).macs > 3e9)) for n in ZOO])
 def test_fvcore_counts_the_same_on_zoo_entries(name: str) -> None:
     assert fvcore_macs(ZOO[name]) == cost(ZOO[name]).macs
 
 
-@examples(10)
-@given(archs())
+@examples(20)
+@given(archs() | iresnets() | lgafs())
 @example(ODD)
 def test_random_members_cost_what_the_network_costs(arch: Arch) -> None:
     check_built(arch)
 
 
-@examples(6)
-@given(archs())
+@examples(12)
+@given(archs() | iresnets() | lgafs())
 @example(ODD)
 def test_fvcore_counts_the_same_on_random_members(arch: Arch) -> None:
     assert fvcore_macs(arch) == cost(arch).macs
@@ -120,7 +123,14 @@ def test_fvcore_counts_the_same_on_random_members(arch: Arch) -> None:
         (Layer("grouped", "conv", 128, 128, 7, 3, 1, 64), 112_896, 225_694, 2304),
         # with bias: 2 * 24 * 1, and a value more for each output
         (Layer("gate", "conv", 24, 1, 1, bias=True), 24, 48, 25),
+        # fully connected: 2 * 100 * 7 with bias, 7 fewer without
+        (Layer("fc", "linear", 100, 7, 1, bias=True), 700, 1400, 707),
+        (Layer("fc", "linear", 100, 7, 1), 700, 1393, 700),
         (Layer("norm", "batch_norm", 64, 64, 56), 0, 0, 128),
+        (Layer("norm", "pre_norm", 64, 64, 56), 0, 0, 128),
+        (Layer("norm", "bias_norm", 64, 64, 1), 0, 0, 64),
+        (Layer("norm", "plain_norm", 64, 64, 1), 0, 0, 0),
+        (Layer("quality", "entropy", 64, 1, 1), 0, 0, 0),
         (Layer("act", "prelu", 64, 64, 56), 0, 0, 64),
         (Layer("act", "hard_swish", 64, 64, 56), 0, 0, 0),
         (Layer("pool", "pool", 64, 64, 1), 0, 0, 0),
@@ -136,7 +146,7 @@ def test_single_layers_by_hand(layer: Layer, macs: int, lfrc: int, params: int) 
 def test_equal_hidden_widths_cost_the_same_in_both_forms(stage: Stage, hidden: int) -> None:
     one = dataclasses.replace(stage, hidden=hidden)
     each = dataclasses.replace(stage, hidden=(hidden,) * stage.depth)
-    assert cost(Arch("a", 8, (one,), 8, 8)) == cost(Arch("a", 8, (each,), 8, 8))
+    assert cost(SEMobileFaceNet("a", 8, (one,), 8, 8)) == cost(SEMobileFaceNet("a", 8, (each,), 8, 8))
 
 
 @examples(100)
@@ -155,14 +165,32 @@ def test_grids_by_stage() -> None:
 
 
 def test_bytes_of_an_exported_file() -> None:
-    """int8: weights of convolutions in a byte; biases and slopes stay float32."""
+    """int8: weights of convolutions and linear layers in a byte; biases and slopes stay float32."""
     for arch in ZOO.values():
         spent = cost(arch)
         rest = spent.folded - spent.folded_weights
-        assert spent.size_bytes == 4 * (spent.params + spent.running_stats)
+        assert spent.size_bytes == 4 * (spent.params + spent.untrained)
         assert spent.size_mib * 2**20 == spent.size_bytes
         sizes = {"fp32": 4 * spent.folded, "fp16": 2 * spent.folded, "int8": spent.folded_weights + 4 * rest}
         assert spent.bytes_by_precision == sizes
+
+
+@examples(50)
+@given(iresnets() | lgafs())
+def test_rows_of_residual_networks_sum_up_to_the_whole(arch: IResNet) -> None:
+    rows = cost_by_stage(arch)
+    assert total((part, 1) for _, _, _, part in rows) == cost(arch)
+    trunk = [("stem", 112, 1), *((f"stages.{s}", 56 >> s, depth) for s, depth in enumerate(arch.depths))]
+    assert [(stage, grid, blocks) for stage, grid, blocks, _ in rows[:5]] == trunk
+    heads = [("head", 1, 1)]
+    if isinstance(arch, LGAF):
+        modules = (
+            ("mhms", arch.heads, arch.local_features),
+            ("gfe", 1, arch.global_features),
+            ("lgf", 1, arch.attention),
+        )
+        heads = [(name, 1, blocks) for name, blocks, there in modules if there]
+    assert [(stage, grid, blocks) for stage, grid, blocks, _ in rows[5:]] == [("norm", 7, 1), *heads]
 
 
 def test_rules_by_name() -> None:
