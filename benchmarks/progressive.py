@@ -14,26 +14,21 @@ written after each, so it can be stopped and taken up again.
 from __future__ import annotations
 
 import json
-import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import typer
-import yaml
 
 from benchmarks.environment import write_result
+from benchmarks.runs import make_run, recipe, spread
 
-RECIPE = Path(__file__).parent.parent / "recipes/progressive-small.yaml"
+RECIPE = "progressive-small.yaml"
 WAYS = ("arcface", "all", "ladder")
 
 
 def plan_of(way: str, seed: int) -> dict[str, Any]:
     """The recipe of one way, as plain data."""
-    from mobileface.training.plan import read_plan
-
-    plan = yaml.safe_load(read_plan(RECIPE).to_yaml())
+    plan = recipe(RECIPE)
     phases = plan["phases"]
     images = sum(phase["images"] for phase in phases)
     if way != "ladder":
@@ -45,14 +40,7 @@ def plan_of(way: str, seed: int) -> dict[str, Any]:
 
 def run(way: str, seed: int, data: Path, out: Path) -> dict[str, Any]:
     """Make one run, unless it is there; returns what it reached."""
-    folder = out / f"{way}-{seed}"
-    out.mkdir(parents=True, exist_ok=True)
-    recipe = out / f"{way}-{seed}.yaml"
-    recipe.write_text(yaml.safe_dump(plan_of(way, seed)))
-    if not (folder / "report.html").exists():
-        command = [sys.executable, "-m", "mobileface", "make", str(recipe), "--data", str(data), "--out", str(folder)]
-        subprocess.run(command, check=True)
-    card = json.loads((folder / "card.json").read_text())
+    card = make_run(plan_of(way, seed), data, out / f"{way}-{seed}")
     training = card["training"]
     return {
         "way": way,
@@ -86,19 +74,13 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def spread(values: list[float]) -> dict[str, Any]:
-    """Mean, sample deviation and number of runs."""
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return {"lfw_mean": statistics.mean(values), "lfw_std": deviation, "runs": len(values)}
-
-
 def main(data: Path, out: Path = Path("runs/progressive"), seeds: int = 3) -> None:
     """All runs, seed by seed, so that a run that is stopped has compared all ways equally often."""
     rows = []
     for seed in range(seeds):
         for way in WAYS:
             rows.append(run(way, seed, data, out))
-            write_result("progressive", {"recipe": RECIPE.name, "runs": rows, "summary": summary(rows)})
+            write_result("progressive", {"recipe": RECIPE, "runs": rows, "summary": summary(rows)})
             print(json.dumps(rows[-1]))
 
 

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from export.images import parity_images
 from export.parity import BATCHES
-from export.run import PACKAGES, export_run
+from export.run import NOT_STATED, PACKAGES, export_run
 from mobileface.arch import Arch, arch_from_dict, load_arch
 from mobileface.card import describe_data, describe_teacher, versions
 from mobileface.data.blends import BlendedFaces
@@ -40,7 +41,7 @@ from mobileface.embedders.contract import Embedder, InputContract
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import InputError
 from mobileface.evaluation.verification import evaluate, file_name, write_verification
-from mobileface.files import atomic_path, cache_folder, locked, write_json
+from mobileface.files import atomic_path, cache_folder, locked, sha256, write_json
 from mobileface.training.plan import Plan, Source, Synthetic, Teacher, read_plan
 from mobileface.zoo import find_arch
 from search.budget import find_budget, judge, per_stage, require_fits
@@ -121,12 +122,13 @@ def train_plan(plan: Plan, out: Path | None, console: Console) -> Path:
                 write_json(run / "arch.json", arch.to_dict())
                 with atomic_path(run / "plan.yaml") as temporary:
                     temporary.write_text(plan.to_yaml(), encoding="utf-8")
-        facts = train(plan, arch, run, faces, targets, console)
+        online = teacher if plan.teacher is not None and plan.teacher.online else None
+        facts = train(plan, arch, run, faces, targets, console, online=online)
         if rank() > 0:
             return run
         card: dict[str, Any] = {
             "name": plan.name,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "created": _now(),
             "arch": arch.to_dict(),
             "budget": {**verdict, "per_stage": per_stage(arch)},
             "data": describe_data(faces, plan.data.licence, facts["skipped"]),
@@ -162,13 +164,18 @@ def check_run_folder(run: Path, plan: Plan, arch: Arch) -> None:
     if (run / "plan.yaml").exists() and not (run / "checkpoints").exists():
         return
     if (run / "plan.yaml").exists():
-        before, now = read_plan(run / "plan.yaml").to_yaml(), plan.to_yaml()
+        before, now = (_what_counts(p).to_yaml() for p in (read_plan(run / "plan.yaml"), plan))
         if before != now:
             raise InputError(f"{run}: holds a run of another plan ({_difference(before, now)}); give another --out")
         if (run / "arch.json").exists() and load_arch(run / "arch.json") != arch:
             raise InputError(f"{run}: was begun when {arch.name} had other rows (arch.json); give another --out")
     elif run.exists() and [p for p in run.iterdir() if not p.name.startswith(".") and p.name != "arch.json"]:
         raise InputError(f"{run}: is not empty and holds no plan.yaml; give another --out")
+
+
+def _what_counts(plan: Plan) -> Plan:
+    """The plan without what may change while a run goes on: how many bad images it puts up with."""
+    return plan.model_copy(update={"data": plan.data.model_copy(update={"max_corrupt": 0})})
 
 
 def _difference(before: str, now: str) -> str:
@@ -183,6 +190,50 @@ def _flat(value: Any, key: str = "") -> list[str]:
     if isinstance(value, list):
         return [line for i, v in enumerate(value) for line in _flat(v, f"{key}.{i}")]
     return [f"{key}={value}"]
+
+
+def import_release(file: Path, name: str, out: Path, color: str | None, licence: str | None) -> str:
+    """Public weights become the run folder `out`, all of it or nothing; returns a line that says what it is.
+
+    name, color: a row of `releases.KINDS`, and its order of channels unless None. The card keeps the file's name and
+    SHA-256, and as `contract` what the network was fed before that was folded into its weights.
+    """
+    from mobileface.models.foreign import MIDDLE
+    from mobileface.releases import find_kind, read_release
+    from mobileface.training import checkpoint
+
+    kind = find_kind(name, color)
+    if out.exists():
+        raise InputError(f"{out}: is there already; give another --out")
+    arch, state = read_release(file, kind)
+    contract = InputContract(mean=(MIDDLE,) * 3, std=(kind.std,) * 3, color=kind.color)
+    source = {"file": file.name, "sha256": sha256(file), "kind": name, "contract": contract.to_dict()}
+    card = {
+        "name": name,
+        "created": _now(),
+        "arch": arch.to_dict(),
+        "budget": {**judge(arch, None), "per_stage": per_stage(arch)},
+        "source": source,
+        "licence": licence or NOT_STATED,
+        "versions": versions(),
+        "results": [],
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".importing-") as folder:
+        made = Path(folder) / "run"
+        write_json(made / "arch.json", arch.to_dict())
+        checkpoint.save(made / "model.safetensors", state, {"source": source})
+        write_json(made / "card.json", card)
+        made.rename(out)
+    return (
+        f"wrote {out}: {name} from {file.name}, {arch.embedding_dim}-d, trained on {kind.color} as "
+        f"(x - {MIDDLE}) / {kind.std}; licence: {card['licence']}"
+    )
+
+
+def _now() -> str:
+    """The time for a card."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 # -- data
@@ -229,18 +280,14 @@ def _open_source(source: Source, root: Path) -> FaceSource:
 
 
 def teach(plan: Plan, faces: FaceSet, console: Console) -> tuple[Embedder | None, NDArray[np.float32] | None]:
-    """The teacher and its embeddings of the training images; (None, None) without a teacher."""
+    """The teacher, if there is one, and its embeddings of the training images, where the plan wants them."""
     if plan.teacher is None:
         return None, None
+    teacher = open_teacher(plan.teacher, data_root(plan))
+    if not plan.wants_targets:
+        return teacher, None
     from mobileface.training.teaching import teacher_targets
 
-    teacher = open_teacher(plan.teacher, data_root(plan))
-    arch = find_plan_arch(plan)
-    if teacher.dim != arch.embedding_dim:
-        raise InputError(
-            f"{teacher.path}: the teacher's embedding is {teacher.dim}-d, {arch.name}'s {arch.embedding_dim}-d; "
-            "wanted the same width (set embedding_dim of the architecture)"
-        )
     with console.status("teacher") as status:
         total = f"{len(faces):,}"
         targets = teacher_targets(
@@ -248,7 +295,7 @@ def teach(plan: Plan, faces: FaceSet, console: Console) -> tuple[Embedder | None
             faces,
             cache_folder(),
             lambda done: status.update(f"teacher: {done:,} of {total} images"),
-            threads=(os.cpu_count() or 1) if _is_onnx(plan.teacher) else 1,
+            threads=(os.cpu_count() or 1) if _batch_a_thread(plan.teacher) else 1,
         )
     return teacher, targets
 
@@ -257,12 +304,13 @@ def open_teacher(teacher: Teacher, root: Path) -> Embedder:
     """The plan's teacher as an embedder."""
     given = teacher.contract
     contract = None if given is None else InputContract.from_dict(given.model_dump())
-    return open_embedder(root / teacher.model, contract, threads=1 if _is_onnx(teacher) else None)
+    return open_embedder(root / teacher.model, contract, threads=1 if _batch_a_thread(teacher) else None)
 
 
-def _is_onnx(teacher: Teacher) -> bool:
-    """ONNX Runtime embeds several batches on a thread each faster than one on all of them; torch does not."""
-    return Path(teacher.model).suffix == ".onnx"
+def _batch_a_thread(teacher: Teacher) -> bool:
+    """ONNX Runtime embeds several batches on a thread each faster than one on all of them; torch does not. In a
+    training step there is but one batch."""
+    return Path(teacher.model).suffix == ".onnx" and not teacher.online
 
 
 # -- judging, export, report
@@ -314,10 +362,12 @@ def judge_model(run: Path, model: Path, spec: str, root: Path, console: Console)
     return result
 
 
-def export_run_folder(run: Path, plan: Plan, console: Console) -> list[dict[str, Any]]:
-    """Export to the plan's formats, each through the parity gate."""
+def export_run_folder(
+    run: Path, plan: Plan | None, console: Console, formats: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Export to the plan's formats, or to `formats` where there is no plan, each through the parity gate."""
     with console.status("export"):
-        entries = export_run(run, list(plan.export.formats), parity_crops(plan))
+        entries = export_run(run, list(plan.export.formats if plan else formats), parity_crops(plan))
     for entry in entries:
         console.print(
             f"export: {entry['file']}, {entry['bytes'] / (1 << 20):.2f} MiB, equal to the network to "
@@ -327,8 +377,10 @@ def export_run_folder(run: Path, plan: Plan, console: Console) -> list[dict[str,
     return entries
 
 
-def parity_crops(plan: Plan) -> NDArray[np.uint8]:
+def parity_crops(plan: Plan | None) -> NDArray[np.uint8]:
     """Crops spread over the training set, bad ones left out; synthetic faces where the set is not at hand."""
+    if plan is None:
+        return parity_images()
     crops: list[NDArray[np.uint8]] = []
     with suppress(InputError, OSError):
         faces = open_faces(plan)

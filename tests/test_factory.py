@@ -17,14 +17,17 @@ import pytest
 import torch
 import yaml
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mobileface import factory
 from mobileface.data.faceset import FaceSet
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import CheckFailed, InputError
+from mobileface.files import write_json
+from mobileface.models import build
 from mobileface.report.text import percent
 from mobileface.training import checkpoint, loop
+from mobileface.zoo import find_arch
 
 MakeFolder = Callable[..., Path]
 MakeData = Callable[..., dict[str, Any]]
@@ -152,8 +155,34 @@ def test_a_run_as_the_teacher_of_the_next(
     assert [path.stat().st_mtime_ns for path in cache.glob("teachers/*")] == [stamp]
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("student", "again"))
     assert all(torch.equal(one[key], two[key]) for key in one)
-    with pytest.raises(InputError, match="the teacher's embedding is 32-d, tiny's 64-d; wanted the same width"):
-        factory.train_recipe(tmp_path / "taught.yaml", None, tmp_path / "wide", ["arch=tiny"], QUIET)
+
+
+def test_a_wider_student_is_taught_online_and_keeps_its_own_width(
+    tmp_path: Path, make_folder: MakeFolder, make_plan_data: MakeData, cache: Path
+) -> None:
+    """By a run folder and by an ONNX file, with and without the class centres that its targets give."""
+    pytest.importorskip("onnxruntime")
+    from tests.embedders.test_onnx import mean_of, write
+
+    faces = make_folder(tmp_path / "data" / "faces", identities=4, images=4)
+    teacher = build(find_arch("micro"))
+    write_json(tmp_path / "data" / "run" / "arch.json", find_arch("micro").to_dict())
+    save_file(teacher.state_dict(), tmp_path / "data" / "run" / "model.safetensors")
+    write(tmp_path / "data" / "mean.onnx", mean_of())
+    contract = {"scale": 255, "mean": [0.5, 0.4, 0.3], "std": [0.5, 0.5, 0.5]}
+    terms = ["distillation", "relational_distillation"]
+    for name, model in (("run", {"model": "run"}), ("onnx", {"model": "mean.onnx", "contract": contract})):
+        for cached, own in ((0, terms), (1, [*terms, "logit_distillation"])):
+            phase = {"images": 8, "terms": own}
+            plan = make_plan_data(faces, phase=phase, arch="tiny", data={"validate": {"identities": 0}})
+            plan |= {"teacher": {**model, "online": True}}
+            (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+            before = len(list(cache.glob("teachers/*")))
+            run = factory.train_recipe(tmp_path / "plan.yaml", None, tmp_path / f"{name}-{cached}", [], QUIET)
+            assert len(list(cache.glob("teachers/*"))) == before + cached
+            assert open_embedder(run).dim == 64
+            assert load_file(run / "model.safetensors").keys() == build(find_arch("tiny")).state_dict().keys()
+            assert json.loads((run / "card.json").read_text())["teacher"]["path"] == model["model"]
 
 
 def test_other_data_does_not_go_on_with_the_same_run(

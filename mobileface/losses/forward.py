@@ -14,9 +14,9 @@ from mobileface.errors import InputError
 class Forward:
     """One step's embeddings and targets.
 
-    embeddings: view name -> (B, D) float32, not normalised. labels: (B,) int64. teacher: (B, D) float32, unit
-    length, or None where the phase has no teacher. scores: (B,) quality of each image, or None where the data
-    set names none.
+    embeddings: view name -> (B, D) float32, not normalised. labels: (B,) int64. teacher: (B, D of the teacher)
+    float32, unit length, or None where the phase has no teacher. scores: (B,) quality of each image, or None where
+    the data set names none.
     """
 
     embeddings: dict[str, Tensor]

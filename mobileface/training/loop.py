@@ -28,6 +28,7 @@ from mobileface.distributed import (
     texts_of_all_ranks,
     world_size,
 )
+from mobileface.embedders.contract import Embedder
 from mobileface.errors import NonFiniteError
 from mobileface.files import write_json
 from mobileface.losses.forward import Forward
@@ -37,13 +38,15 @@ from mobileface.training.device import autocast, mean_buffers
 from mobileface.training.interrupt import Interrupt
 from mobileface.training.plan import Plan
 from mobileface.training.plan_phases import Phase, losses
-from mobileface.training.plan_terms import Classification
+from mobileface.training.plan_terms import TAUGHT, Classification
 from mobileface.training.progress import Progress
 from mobileface.training.runlog import RunLog
 from mobileface.training.schedule import learning_rate
+from mobileface.training.teaching import embed_view
 from mobileface.training.terms import weigh
 from mobileface.training.trainer import Trainer, micro_batch, note_skipped, prepare
 from mobileface.training.validation import validate
+from mobileface.training.watch import watch
 
 RESULT = "model.safetensors"
 
@@ -56,14 +59,17 @@ def train(
     targets: NDArray[np.float32] | None,
     console: Console,
     workers: int | None = None,
+    online: Embedder | None = None,
 ) -> dict[str, Any]:
     """Train the plan's phases, going on from a checkpoint if there is one; writes run/model.safetensors.
 
+    targets: (N, D) the teacher's unit embeddings of the images; online: the teacher itself, where it embeds what the
+    student sees (then the targets only give its class centres, for distillation by logits).
     Returns facts for the model card. Raises NonFiniteError, InputError, KeyboardInterrupt (after saving).
     """
     if (finished := finished_facts(run)) is not None:
         return finished
-    trainer, facts = prepare(plan, arch, run, faces, targets, console.print)
+    trainer, facts = prepare(plan, arch, run, faces, targets, console.print, online)
     state = trainer.state
     log = RunLog(run, state.log_bytes, state.before + state.seen) if rank() == 0 else None
     seen = state.before + state.seen
@@ -193,7 +199,7 @@ def step(trainer: Trainer, parts: Sequence[Batch], rate: float) -> dict[str, Any
         with _gradients_meet(trainer, last):
             with autocast(trainer.device, trainer.precision):
                 embedded = trainer.forward(pixels)
-            loss, found = weigh(trainer.terms, trainer.phase, _known(trainer, batch, embedded))
+            loss, found = weigh(trainer.terms, trainer.phase, _known(trainer, batch, pixels, embedded))
             (loss / len(parts)).backward()
         shares.append(loss.detach())
         values.append(torch.stack([value.detach() for value in found.values()]))
@@ -216,11 +222,14 @@ def step(trainer: Trainer, parts: Sequence[Batch], rate: float) -> dict[str, Any
     return {"event": "step", "epoch": epoch, "lr": rate, "loss": whole, "terms": terms, "seconds": seconds}
 
 
-def _known(trainer: Trainer, batch: Batch, embeddings: Tensor) -> Forward:
+def _known(trainer: Trainer, batch: Batch, pixels: Tensor, embeddings: Tensor) -> Forward:
     """What the terms may read of a batch."""
-    rows = (trainer.classes, trainer.targets, trainer.scores)
+    rows = (trainer.classes, None if trainer.online else trainer.targets, trainer.scores)
     labels, teacher, scores = (None if r is None else r[batch.index].to(trainer.device) for r in rows)
     assert labels is not None
+    if trainer.online is not None and any(isinstance(term, TAUGHT) for term in trainer.phase.terms):
+        with autocast(trainer.device, trainer.precision):
+            teacher = embed_view(trainer.online, batch.images, pixels)
     return Forward({"clean": embeddings.float()}, labels, teacher, scores)
 
 
@@ -251,6 +260,9 @@ def save(trainer: Trainer, log: RunLog | None, say: Any | None) -> None:
         if score:
             _write(log, {"event": "validation", "images": state.before + state.seen, **score})
             say(f"{state.before + state.seen:,} images: held-out AUC {score['auc']:.4f}, EER {score['eer']:.4f}")
+        if trainer.watched is not None:
+            row = watch(trainer.network, trainer.terms, trainer.watched, trainer.device)
+            _write(log, {"event": "quality", "images": state.before + state.seen, **row})
         better = state.best is None or not score or score["auc"] >= state.best
         state.stale = 0 if state.best is None or not score or score["auc"] > state.best else state.stale + 1
         state.best = score["auc"] if score and better else state.best

@@ -13,6 +13,7 @@ from mobileface.plain_yaml import read_yaml
 from mobileface.training.plan_errors import explain
 from mobileface.training.plan_phases import Phase, wrapped
 from mobileface.training.plan_table import Positive, Table
+from mobileface.training.plan_terms import TAUGHT, LogitDistillation
 
 MAX_PLAN_BYTES = 1 << 20
 
@@ -89,10 +90,14 @@ class Contract(Table):
 
 
 class Teacher(Table):
-    """An embedder to learn from: an ONNX file (with its contract) or a run folder."""
+    """An embedder to learn from: an ONNX file (with its contract) or a run folder.
+
+    online: it embeds in every step what the student sees, augmented; else each clean crop and its flip, once.
+    """
 
     model: str
     contract: Contract | None = None
+    online: bool = False
     blends: int = Field(0, ge=0, le=10_000_000, description="faces blended from pairs of training images, to teach on")
 
 
@@ -135,7 +140,9 @@ class Plan(Table):
     export: Export = Export()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
+    activation_checkpointing: bool = False  # activations are computed twice instead of kept: less memory, slower
     checkpoint: Checkpoint = Checkpoint()
+    watch: int = Field(0, ge=0, le=10_000, description="training images whose norms are watched, clean and degraded")
 
     @model_validator(mode="after")
     def _names_differ(self) -> Plan:
@@ -145,13 +152,25 @@ class Plan(Table):
         return self
 
     @model_validator(mode="after")
+    def _compiles_or_recomputes(self) -> Plan:
+        if self.activation_checkpointing and self.compile == "on":
+            raise ValueError("activation_checkpointing goes with compile: off or auto, not with on")
+        return self
+
+    @model_validator(mode="after")
     def _teacher_is_there(self) -> Plan:
-        taught = any(term.kind == "distillation" for phase in self.phases for term in phase.terms)
+        taught = any(isinstance(term, TAUGHT) for phase in self.phases for term in phase.terms)
         if taught and self.teacher is None:
             raise ValueError("a distillation term needs a teacher: {model: FILE}")
         if self.teacher and not taught:
             raise ValueError("a teacher needs a distillation term that learns from it")
         return self
+
+    @property
+    def wants_targets(self) -> bool:
+        """Whether the teacher embeds all training images beforehand: to be learned from, or for its class centres."""
+        logits = any(isinstance(term, LogitDistillation) for phase in self.phases for term in phase.terms)
+        return self.teacher is not None and (logits or not self.teacher.online)
 
     def to_yaml(self) -> str:
         """The whole plan, defaults included; `read_plan` reads it back."""

@@ -169,15 +169,33 @@ class Triplet(Table):
 
 
 class Distillation(Table):
-    """1 - cosine to the teacher's embedding of the clean crop and its flip."""
+    """1 - cosine to the teacher's embedding."""
 
     kind: Literal["distillation"]
     weight: Weight = 1.0
 
 
+class RelationalDistillation(Table):
+    """Squared difference between student and teacher of the cosines between a batch's images."""
+
+    kind: Literal["relational_distillation"]
+    weight: Weight = 1.0
+
+
+class LogitDistillation(Table):
+    """Divergence from the teacher's softmax over the training's identities, against centres of its own embeddings."""
+
+    kind: Literal["logit_distillation"]
+    weight: Weight = 1.0
+    scale: float = Field(64.0, gt=0)
+    temperature: float = Field(4.0, gt=0, le=1000)
+
+
+TAUGHT = (Distillation, RelationalDistillation, LogitDistillation)  # what reads the teacher's embeddings
+
 Term = Annotated[
     Annotated[
-        Classification | Intra | Inter | Centre | Triplet | Distillation,
+        Classification | Intra | Inter | Centre | Triplet | Distillation | RelationalDistillation | LogitDistillation,
         Field(discriminator="kind"),
     ],
     NameAlone,

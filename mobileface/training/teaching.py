@@ -1,4 +1,4 @@
-"""The teacher's embeddings of the training images, computed once and kept in the user's cache."""
+"""The teacher's embeddings: of all training images, once, kept in the user's cache; or of a step's views, in it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mobileface.data.faces import FaceSource
 from mobileface.data.faceset import FaceSet
 from mobileface.data.images import BadImage, decode
 from mobileface.embedders.contract import Embedder
+from mobileface.embedders.network import NetworkEmbedder
 from mobileface.errors import InputError
 from mobileface.training import checkpoint
 
@@ -94,3 +96,18 @@ def _embed(teacher: Embedder, source: FaceSource, rows: Sequence[int], out: NDAr
     if not np.isfinite(length).all() or (length == 0).any():
         raise InputError(f"{teacher.path}: gives embeddings without a length for some images; wrong contract?")
     out[good] = both / length
+
+
+@torch.no_grad()
+def embed_view(teacher: Embedder, images: Tensor, pixels: Tensor) -> Tensor:
+    """(B, D) unit embeddings, on the device of `pixels`, of just what the student sees: no flip is added.
+
+    images: uint8 RGB (B, 112, 112, 3) on the CPU; pixels: the same as float32 (B, 3, 112, 112) on the training's
+    device, where a network of ours embeds them, in the training's precision. An ONNX file runs on the CPU. An
+    embedding without a length becomes NaN, and the training stops.
+    """
+    if isinstance(teacher, NetworkEmbedder):
+        raw = teacher.network(pixels).float()
+    else:
+        raw = torch.from_numpy(teacher(images.numpy())).to(pixels.device)
+    return raw / torch.linalg.vector_norm(raw, dim=1, keepdim=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,15 +18,21 @@ from mobileface.arch import Arch
 from mobileface.data.faceset import FaceSet, Split, split_identities
 from mobileface.data.loading import SAMPLER_STREAM, FaceStream, stream_seed
 from mobileface.data.samplers import SAMPLERS, Sampler
-from mobileface.distributed import world_size
+from mobileface.distributed import shard, world_size
+from mobileface.embedders.contract import Embedder
 from mobileface.errors import InputError
+from mobileface.losses.distill_logits import class_centres
 from mobileface.models import build
 from mobileface.training import checkpoint
 from mobileface.training.device import Network, compiled, over_ranks, pick_device, pick_precision
 from mobileface.training.plan import Plan
 from mobileface.training.plan_phases import Optimizer, Phase
+from mobileface.training.plan_terms import LogitDistillation
+from mobileface.training.plan_views import steps as plan_steps
+from mobileface.training.recompute import recompute_blocks
 from mobileface.training.terms import build_terms, check_terms, memory_line
 from mobileface.training.validation import HeldOut, held_out
+from mobileface.training.watch import Watched, watch_sample
 
 
 @dataclass
@@ -59,8 +66,10 @@ class Trainer:
     split: Split
     classes: Tensor  # (N,) class of each image of the face set
     targets: Tensor | None  # (N, D) teacher's unit embeddings
+    online: Embedder | None  # the teacher, where it embeds in each step what the student sees
     scores: Tensor | None  # (N,) quality of each image, where the data set has one
     held: HeldOut | None
+    watched: Watched | None  # what the plan watches
     say: Callable[[str], None]
     state: State
     terms: nn.ModuleDict = field(init=False)  # of the phase, as are the next three
@@ -83,6 +92,13 @@ class Trainer:
         """Images of the phase: whole batches."""
         return -(-self.phase.images // self.phase.batch) * self.phase.batch
 
+    @property
+    def teacher_dim(self) -> int | None:
+        """Width of the teacher's embeddings; None without a teacher."""
+        if self.online is not None:
+            return self.online.dim
+        return None if self.targets is None else self.targets.shape[1]
+
     def check_phase(self, number: int) -> Sampler:
         """The sampler of phase `number`. InputError for what that phase could not train with: found before the first
         one begins, not when it is over."""
@@ -91,7 +107,7 @@ class Trainer:
         reads_scores = any(getattr(getattr(t, "margin", None), "quality", None) == "score" for t in phase.terms)
         if reads_scores and self.scores is None:
             raise InputError(f"phase {phase.name}: a margin reads scores; wanted data.train.N.scores of each source")
-        check_terms(phase, self.arch.embedding_dim, None if self.targets is None else self.targets.shape[1])
+        check_terms(phase, self.teacher_dim)
         _, rounds = micro_batch(phase)
         key, settings = stream_seed(self.plan.seed, number, SAMPLER_STREAM), phase.sampler.model_dump(exclude={"kind"})
         sampler = SAMPLERS[phase.sampler.kind](self.split.train, self.split.classes, phase.batch, key, **settings)
@@ -103,15 +119,19 @@ class Trainer:
         sampler, self.phase = self.check_phase(number), self.plan.phases[number]
         phase, dim = self.phase, self.arch.embedding_dim
         self.terms, self.optimizer = nn.ModuleDict(), None  # type: ignore[assignment]  # room for the new ones
-        if line := memory_line(phase, self.split.num_classes, dim):
+        if line := memory_line(phase, self.split.num_classes, dim, self.teacher_dim):
             self.say(line)
         counts = torch.bincount(self.classes[self.classes >= 0], minlength=self.split.num_classes)
-        self.terms = build_terms(phase, counts, dim, self.plan.seed).to(self.device)
+        centres = None
+        if any(isinstance(term, LogitDistillation) for term in phase.terms):
+            assert self.targets is not None  # Plan.wants_targets
+            centres = class_centres(self.targets, self.classes, shard(self.split.num_classes))
+        self.terms = build_terms(phase, counts, dim, self.plan.seed, self.teacher_dim, centres).to(self.device)
         self.optimizer = make_optimizer(phase.optimizer, self.network, self.terms)
         for what in ("left_out", "short", "repeats"):
             if count := getattr(sampler, what, 0):
                 self.say(f"sampler {phase.sampler.kind}: {SAID[what].format(count)}")
-        steps = [(a.kind, a.p, a.model_dump(exclude={"kind", "p"})) for a in phase.views.clean]
+        steps = plan_steps(phase.views.clean)
         self.stream = FaceStream(self.faces, sampler, steps, self.plan.seed, number)
 
 
@@ -129,6 +149,7 @@ def prepare(
     faces: FaceSet,
     targets: NDArray[np.float32] | None,
     say: Callable[[str], None],
+    online: Embedder | None = None,
 ) -> tuple[Trainer, dict[str, Any]]:
     """Build everything that training needs and restore the last checkpoint; second: facts for the model card."""
     split = split_identities(faces, plan.data.validate_.identities, plan.seed, plan.data.min_images)
@@ -138,11 +159,14 @@ def prepare(
     precision = pick_precision(plan.precision, device)
     network = build(arch, plan.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
+    if plan.activation_checkpointing:
+        recompute_blocks(network)
     held, skipped = held_out(faces, split.held_out, plan.seed)
     if held is None:
         say("no held-out identities to compare: the last checkpoint counts as the best")
         if tired := [phase.name for phase in plan.phases if phase.patience]:
             raise InputError(f"phase {tired[0]}: patience needs a score, and nobody is held out (data.validate)")
+    watched, unwatched = watch_sample(faces, split, plan.watch, plan.seed)
     trainer = Trainer(
         plan=plan,
         arch=arch,
@@ -155,10 +179,12 @@ def prepare(
         split=split,
         classes=torch.from_numpy(split.classes),
         targets=None if targets is None else torch.from_numpy(targets),
+        online=online,
         scores=None if faces.scores is None else torch.from_numpy(faces.scores),
         held=held,
+        watched=watched,
         say=say,
-        state=State(inputs=_inputs(faces, targets)),
+        state=State(inputs=_inputs(faces, targets, online)),
     )
     for number in range(len(plan.phases)):
         trainer.check_phase(number)
@@ -166,9 +192,9 @@ def prepare(
         _restore(trainer)
     else:
         trainer.begin_phase(0)
-    note_skipped(trainer, skipped)
-    size = micro_batch(trainer.phase)[0]
-    trainer.forward, is_compiled = compiled(network, plan.compile, size, device, precision, say)
+    note_skipped(trainer, [*skipped, *unwatched])
+    size, wanted = micro_batch(trainer.phase)[0], "off" if plan.activation_checkpointing else plan.compile
+    trainer.forward, is_compiled = compiled(network, wanted, size, device, precision, say)
     trainer.forward = over_ranks(trainer.forward)
     facts = {
         "device": device.type,
@@ -214,8 +240,11 @@ def _restore(trainer: Trainer) -> None:
 
 
 def make_optimizer(settings: Optimizer, network: nn.Module, terms: nn.Module) -> torch.optim.Optimizer:
-    """Weight decay on tensors of two dimensions or more: not on batch norms, biases and slopes of PReLU."""
-    parameters = [*network.parameters(), *terms.parameters()]
+    """Weight decay on tensors of two dimensions or more: not on batch norms, biases and slopes of PReLU.
+
+    What asks for no gradient (a batch norm's weight that stays 1) is left out.
+    """
+    parameters = [p for p in (*network.parameters(), *terms.parameters()) if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -228,10 +257,11 @@ def make_optimizer(settings: Optimizer, network: nn.Module, terms: nn.Module) ->
 def _check_classes(phase: Phase, split: Split) -> None:
     if len(split.train) < phase.batch:
         raise InputError(f"{len(split.train)} training images are fewer than one batch of {phase.batch}")
-    kinds = {term.kind for term in phase.terms} & {"classification", "centre"}
-    if kinds:
-        if split.num_classes < 2:
-            raise InputError(f"{min(kinds)} needs two identities or more to train on, found {split.num_classes}")
+    kinds = {term.kind for term in phase.terms}
+    over = kinds & {"classification", "centre", "logit_distillation"}
+    if over and split.num_classes < 2:
+        raise InputError(f"{min(over)} needs two identities or more to train on, found {split.num_classes}")
+    if kinds := kinds & {"classification", "centre"}:
         unlabelled = int((split.classes[split.train] < 0).sum())
         if unlabelled and phase.sampler.kind == "plain":
             raise InputError(
@@ -240,9 +270,11 @@ def _check_classes(phase: Phase, split: Split) -> None:
             )
 
 
-def _inputs(faces: FaceSet, targets: NDArray[np.float32] | None) -> str:
-    """Hash of the images' names and sizes, their labels, and what the teacher said of them."""
+def _inputs(faces: FaceSet, targets: NDArray[np.float32] | None, online: Embedder | None) -> str:
+    """Hash of the images' names and sizes, their labels, and what the teacher said of them, or who it is."""
     digest = hashlib.sha256(faces.fingerprint().encode() + faces.labels.tobytes())
+    if online is not None:
+        digest.update(json.dumps([online.sha256, online.contract.to_dict()], sort_keys=True).encode())
     for more in (targets, faces.scores):
         if more is not None:
             digest.update(np.ascontiguousarray(more).data)
@@ -254,6 +286,7 @@ def note_skipped(trainer: Trainer, texts: list[str]) -> None:
     for text in texts:
         if text not in trainer.state.skipped:
             trainer.state.skipped.append(text)
+            trainer.say(f"left out, a bad image: {text}")
     found, most = len(trainer.state.skipped), trainer.plan.data.max_corrupt
     if found > most:
         raise InputError(

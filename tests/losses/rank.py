@@ -1,4 +1,5 @@
-"""One rank of several: `python rank.py RANK WORLD STORE OUT`. Writes what the classifier gives it in each case."""
+"""One rank of several: `python rank.py RANK WORLD STORE OUT`. Writes what the classifier and the
+distillation terms give it in each case."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from mobileface.losses.forward import Forward
 from mobileface.losses.margins import MARGINS
 from mobileface.losses.negatives import NEGATIVES
 from mobileface.statistics import end_step
+from tests.losses import distilled
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,11 @@ def main(rank: int, world: int, store: str, out: Path) -> None:
     for case in cases(world):
         batch = len(case.labels) // world
         results.append(run(case, slice(rank * batch, (rank + 1) * batch)))
-    torch.save({"cases": results, "unequal": unequal()}, out / f"{rank}.pt")
+    taught = []
+    for problem in distilled.cases(world):
+        batch = len(problem.student) // world
+        taught.append(distilled.run(problem, slice(rank * batch, (rank + 1) * batch)))
+    torch.save({"cases": results, "taught": taught, "unequal": unequal()}, out / f"{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -1,4 +1,4 @@
-"""The classifier cut over several processes is the classifier of one, values, gradients and state."""
+"""Losses over several processes are those of one: the classifier cut into shares, and distillation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.losses import distilled
 from tests.losses.rank import cases, run
 
 
@@ -39,6 +40,23 @@ def test_values_gradients_and_state_are_those_of_one_process(ranks: list[Any]) -
             for key in wanted.keys() - {"values", "embeddings", "centres"}:
                 torch.testing.assert_close(one[key], wanted[key], atol=1e-9, rtol=1e-9)
     assert empty or len(ranks) == 2
+
+
+def test_distillation_over_ranks_is_that_of_one_process(ranks: list[Any]) -> None:
+    """Relations of the images of all ranks, the teacher's centres cut into shares, one projection."""
+    projected = 0
+    for number, case in enumerate(distilled.cases(len(ranks))):
+        wanted = distilled.run(case, slice(None))
+        found = [rank["taught"][number] for rank in ranks]
+        for key in wanted.keys() - {"projection"}:
+            got = torch.cat([one[key] for one in found])
+            torch.testing.assert_close(got, wanted[key], atol=1e-9, rtol=1e-9)
+        for one in found:
+            assert one.keys() == wanted.keys()
+        for one in found if "projection" in wanted else []:
+            projected += 1
+            torch.testing.assert_close(one["projection"], wanted["projection"], atol=1e-9, rtol=1e-9)
+    assert projected
 
 
 def test_unequal_batches_are_named_on_every_rank(ranks: list[Any]) -> None:

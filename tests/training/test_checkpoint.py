@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mobileface import models
-from mobileface.arch import Arch, Stage
+from mobileface.arch import SEMobileFaceNet, Stage
 from mobileface.errors import InputError, NonFiniteError
 from mobileface.training import checkpoint
 from mobileface.training.plan_phases import Optimizer
 from mobileface.training.trainer import make_optimizer
 
-NANO = Arch("nano", 4, (Stage(8, 4, 1, 2), Stage(8, 4, 1, 1)), 8, 8)
+NANO = SEMobileFaceNet("nano", 4, (Stage(8, 4, 1, 2), Stage(8, 4, 1, 1)), 8, 8)
 STATE: dict[str, Any] = {"seen": 640, "best": 0.75, "skipped": ["\udcff<b>\n.jpg", "ä"], "none": None, "rate": 1 / 3}
 TENSORS = {
     "network.weight": torch.randn(2, 3, generator=torch.Generator().manual_seed(0)),

@@ -424,12 +424,6 @@ def test_unlabelled_images_can_be_distilled(
     assert (facts["images_seen"], facts["best_at"], facts["held_out_auc"]) == (8, 8, None)
 
 
-def test_a_teacher_of_another_width_is_refused(folder: Path, make_plan: MakePlan, tmp_path: Path) -> None:
-    plan = make_plan(folder, phase={"terms": ["distillation"]}, teacher={"model": "x"})
-    with pytest.raises(InputError, match="the student's embedding is 32-d, the teacher's 64-d; wanted the same"):
-        train(plan, tmp_path / "run", np.zeros((30, 64), np.float32))
-
-
 def test_whole_batches_are_seen(folder: Path, make_plan: MakePlan, tmp_path: Path) -> None:
     """13 images in batches of four are 16; the schedule is that of 16 as well."""
     phase = {"images": 13, "schedule": {"kind": "polynomial"}, "optimizer": {"lr": 0.16}}

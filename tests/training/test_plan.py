@@ -43,6 +43,7 @@ FULL: dict[str, Any] = {
             "scale": 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "layout": "nhwc",
             "color": "bgr", "flip": "none",
         },
+        "online": True,
         "blends": 50,
     },
     "phases": [
@@ -61,7 +62,9 @@ FULL: dict[str, Any] = {
                     {"kind": "affine", "p": 0.3, "degrees": 5, "shift": 2, "zoom": 0.1},
                     {"kind": "brightness", "p": 0.2, "strength": 0.1},
                     {"kind": "saturation", "p": 0.1, "strength": 0.2},
-                    {"kind": "low_resolution", "p": 0.6, "least": 0.5},
+                    {"kind": "low_resolution", "p": 0.6, "least": 0.5, "interpolations": ["cubic", "area"]},
+                    {"kind": "photometric", "p": 0.9, "brightness": 0.4, "contrast": 0.3, "saturation": 0.2},
+                    {"kind": "crop_paste", "p": 0.8, "least": 0.3, "ratio": 1.5},
                     {"kind": "cutout", "p": 0.7, "most": 0.3},
                 ]
             },
@@ -84,6 +87,8 @@ FULL: dict[str, Any] = {
                     "normalised": False,
                 },
                 {"kind": "distillation", "weight": 2},
+                {"kind": "relational_distillation", "weight": 3},
+                {"kind": "logit_distillation", "weight": 0.6, "scale": 48, "temperature": 2},
             ],
         }
     ],
@@ -91,6 +96,8 @@ FULL: dict[str, Any] = {
     "export": {"formats": ["onnx"]},
     "precision": "bf16",
     "compile": "on",
+    "activation_checkpointing": False,
+    "watch": 32,
     "checkpoint": {"every_images": 500},
 }  # fmt: skip
 
@@ -285,6 +292,16 @@ phases:
         ({"phases": [{"terms": ["tripelt"]}]}, "phases.0.terms.0: .*'tripelt'.*'classification', 'intra'"),
         ({"phases": [{"terms": ["classification"] * 2}]}, "phases.0: .*each kind may stand once"),
         ({"phases": [{"terms": ["distillation"]}]}, "plan: a distillation term needs a teacher"),
+        ({"phases": [{}, {"add": ["logit_distillation"]}]}, "plan: a distillation term needs a teacher"),
+        ({"teacher": {"model": "t"}}, "plan: a teacher needs a distillation term that learns from it"),
+        (
+            {"teacher": {"model": "t"}, "phases": [{"terms": [{"kind": "logit_distillation", "temperature": 0}]}]},
+            "phases.0.terms.0.temperature: .*greater than 0, found 0",
+        ),
+        (
+            {"teacher": {"model": "t"}, "phases": [{"terms": [{"kind": "relational_distillation", "scale": 4}]}]},
+            "unknown key 'phases.0.terms.0.scale'; known here: kind, weight",
+        ),
         ({"phases": [{"views": {"clean": ["blur"]}}]}, "phases.0.views.clean.0: .*'blur'.*'flip', 'affine'"),
         ({"export": {"formats": ["coreml"]}}, "export.formats.0: .*'onnx', found 'coreml'"),
     ],
@@ -298,6 +315,20 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, Any], wanted: str
 def test_several_errors_are_counted() -> None:
     with pytest.raises(InputError, match=r"\(and 2 more\)$"):
         parse_plan({**SMALL, "seed": -1, "precision": "fp8", "evaluate": 3}, "x")
+
+
+@pytest.mark.parametrize(
+    ("terms", "online", "wanted"),
+    [
+        (["distillation"], False, True),
+        (["distillation", "relational_distillation"], True, False),
+        (["logit_distillation"], True, True),  # for the teacher's class centres
+    ],
+)
+def test_when_the_teacher_embeds_all_images_beforehand(terms: list[str], online: bool, wanted: bool) -> None:
+    teacher = {"model": "t", "online": online}
+    assert parse_plan({**SMALL, "teacher": teacher, "phases": [{"terms": terms}]}, "x").wants_targets is wanted
+    assert not parse_plan(SMALL, "x").wants_targets
 
 
 # ---- overrides

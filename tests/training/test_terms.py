@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mobileface.errors import InputError
 from mobileface.losses.forward import Forward
 from mobileface.training.plan_phases import Phase
-from mobileface.training.terms import build_terms, check_terms, weigh
+from mobileface.training.terms import build_terms, check_terms, memory_line, weigh
 
 COUNTS = torch.tensor([4, 4, 4, 4, 4])
 
@@ -72,6 +72,32 @@ def test_centres_follow_the_seed() -> None:
     assert not torch.equal(first, other)
 
 
-def test_another_width_of_the_teacher_is_refused() -> None:
-    with pytest.raises(InputError, match="the student's embedding is 4-d, the teacher's 8-d"):
-        check_terms(phase({"kind": "distillation"}), 4, 8)
+TAUGHT = ("distillation", "relational_distillation", "logit_distillation")
+
+
+@pytest.mark.parametrize("kind", TAUGHT)
+def test_distillation_wants_a_teacher(kind: str) -> None:
+    with pytest.raises(InputError, match=f"^phase phase-1: {kind} needs a teacher's embeddings, found none$"):
+        check_terms(phase({"kind": kind}), None)
+    check_terms(phase({"kind": kind}), 8)
+
+
+@pytest.mark.parametrize(("teacher_dim", "linked"), [(4, []), (8, ["distillation", "logit_distillation"])])
+def test_only_another_width_of_the_teacher_makes_a_projection(teacher_dim: int, linked: list[str]) -> None:
+    kinds = [{"kind": kind} for kind in TAUGHT]
+    terms = build_terms(phase(*kinds), COUNTS, 4, 0, teacher_dim, torch.eye(5, teacher_dim))
+    shapes = {name: tuple(parameter.shape) for name, parameter in terms.named_parameters()}
+    assert shapes == {f"{kind}.projection.weight": (teacher_dim, 4) for kind in linked}
+    known = Forward({"clean": torch.randn(6, 4)}, torch.zeros(6, dtype=torch.int64), torch.randn(6, teacher_dim))
+    for term in terms.values():
+        values, weights = term(known)
+        assert (values.shape, weights.tolist()) == ((6,), [1.0] * 6)
+
+
+def test_the_teachers_centres_are_told_with_the_memory() -> None:
+    """A million classes: what they take beside the classifier's own centres."""
+    kinds = [{"kind": "classification"}, {"kind": "logit_distillation"}]
+    line = memory_line(phase(*kinds), 1_000_000, 64, 512)
+    assert line is not None
+    assert "teacher's centres 1,953" in line  # 4 bytes x 512 x 1,000,000
+    assert "teacher" not in str(memory_line(phase(*kinds[:1]), 1_000_000, 64, 512))
