@@ -35,6 +35,7 @@ from mobileface.data.recordio import RecordFaces, write_pack
 from mobileface.data.samplers import PlainSampler
 from mobileface.data.synthetic import sample
 from mobileface.training.plan import read_plan
+from mobileface.training.plan_views import steps
 
 RECIPE = Path(__file__).parent.parent / "recipes/distill-real.yaml"
 IMAGES, PASSES, BATCH = 4000, 9, 64
@@ -54,8 +55,7 @@ def encoded(folder: Path | None, count: int) -> Iterator[tuple[int, bytes]]:
 
 def recipe_steps() -> Steps:
     """The augmentation of recipes/distill-real.yaml."""
-    chosen = read_plan(RECIPE).phases[0].views.clean
-    return [(a.kind, a.p, a.model_dump(exclude={"kind", "p"})) for a in chosen]
+    return steps(read_plan(RECIPE).phases[0].views.clean)
 
 
 def works(faces: RecordFaces) -> dict[str, Callable[[int], object]]:

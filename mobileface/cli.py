@@ -121,11 +121,34 @@ def export(
         from mobileface import factory
         from mobileface.training.plan import parse_plan, read_plan
 
+        if (run_folder / "arch.json").is_file() and not (run_folder / "plan.yaml").is_file():  # it was imported
+            factory.export_run_folder(run_folder, None, _console(), to or ["onnx"])
+            return
         plan = read_plan(run_folder / "plan.yaml")
         if to:
             chosen = {**plan.model_dump(by_alias=True, exclude_none=True), "export": {"formats": to}}
             plan = parse_plan(chosen, "--to")
         factory.export_run_folder(run_folder, plan, _console())
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@app.command("import")
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="state dict of a public code: .pth, .pt, .ckpt or .safetensors")],
+    kind: Annotated[str, typer.Option("--as", help="what it is: adaface-ir50, arcface-iresnet50, mobilefacenet-y1, …")],
+    out: Annotated[Path, typer.Option("--out", help="run folder to write")],
+    color: Annotated[str | None, typer.Option(help="rgb or bgr, where it was not trained as its kind says")] = None,
+    licence: Annotated[str | None, typer.Option(help="of the weights, for the model card")] = None,
+    debug: Debug = False,
+) -> None:
+    """Turn public weights into a run folder: to judge, to export, to learn from, like any other."""
+
+    def run() -> None:
+        from mobileface import factory
+        from mobileface.errors import visible
+
+        print(visible(factory.import_release(file, kind, out, color, licence)))
 
     raise typer.Exit(guarded(run, debug))
 
@@ -138,6 +161,25 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="run f
         from mobileface.report.html import write_report
 
         print(f"report: {write_report(run_folder)}")
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@app.command()
+def understand(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="run folders, compared with each other")],
+    data: Annotated[Path | None, typer.Option("--data", help="image folder or .rec whose norms are shown")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder for the page; the first RUN unless told")] = None,
+    debug: Debug = False,
+) -> None:
+    """Show what margin and norm do: gradients by margin, norms against quality, where a network looks."""
+
+    def run() -> None:
+        from mobileface.understanding.run import understand
+
+        with _console().status("") as status:
+            page = understand(runs, data, out or runs[0], status.update)
+        print(f"page: {page}")
 
     raise typer.Exit(guarded(run, debug))
 
@@ -232,6 +274,71 @@ def data_clean(
         for verdict, count in summary["verdicts"].items():
             print(f"{verdict}: {count:,}")
         print(f"wrote {out / 'clean.tsv'}, exclude.txt, summary.json and a contact sheet for each verdict")
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@data_app.command("align")
+def data_align(
+    source: Annotated[Path, typer.Argument(help="folder of photographs, one folder for each identity")],
+    detector: Annotated[Path, typer.Option("--detector", help="YuNet face detector, an ONNX file")],
+    out: Annotated[Path, typer.Option("--out", help="folder for the crops, align.tsv, align.json")],
+    score: Annotated[float, typer.Option(min=0.3, max=1, help="least score of a face")] = 0.6,
+    least: Annotated[float, typer.Option(min=1, help="least px of the shorter side of a face's box")] = 20,
+    every: Annotated[bool, typer.Option("--all", help="all faces of a photograph, not the most prominent one")] = False,
+    debug: Debug = False,
+) -> None:
+    """Find faces in photographs and cut them out, aligned, 112x112. Goes on where it was stopped."""
+
+    def run() -> None:
+        from mobileface.data.align_photos import Settings, align_photos
+        from mobileface.data.detect import Detector
+        from mobileface.errors import visible
+
+        found = Detector(detector)
+        with _console().status("aligning") as status:
+            summary = align_photos(
+                source, found, out, Settings(score, least, every),
+                lambda n, of: status.update(f"{n:,} of {of:,} photographs"),
+            )  # fmt: skip
+        for verdict, count in summary["verdicts"].items():
+            if count:
+                print(f"{verdict}: {count:,}")
+        for reason in summary["unreadable"]:
+            print(f"  {reason}")
+        print(f"{summary['photographs']:,} photographs, {summary['there_already']:,} of them from a run before")
+        print(visible(f"wrote {out}: crops, align.tsv, align.json"))
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@data_app.command("look")
+def data_look(
+    recipe: Recipe,
+    out: Annotated[Path, typer.Option("--out", help="FILE.png")],
+    data: DataRoot = None,
+    images: Annotated[int, typer.Option(min=1, max=200, help="crops to show, spread over the training set")] = 8,
+    overrides: Overrides = None,
+    cache: Cache = None,
+    debug: Debug = False,
+) -> None:
+    """Draw a sheet of training crops and of what the first phase's augmentation makes of them."""
+
+    def run() -> None:
+        from mobileface import factory
+        from mobileface.data.look import look
+        from mobileface.data.sheet import write_png
+        from mobileface.files import use_cache
+        from mobileface.training.plan_views import steps
+
+        if out.suffix != ".png":
+            raise InputError(f"{out}: wanted --out FILE.png")
+        use_cache(cache)
+        plan = factory.load_plan(recipe, data, overrides or [])
+        if plan.data.synthetic:
+            factory.write_synthetic_once(plan.data.synthetic, factory.data_root(plan), _console())
+        write_png(out, look(factory.open_faces(plan), steps(plan.phases[0].views.clean), plan.seed, images))
+        print(f"wrote {out}")
 
     raise typer.Exit(guarded(run, debug))
 

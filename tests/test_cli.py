@@ -25,8 +25,8 @@ MakeFolder = Callable[..., Path]
 MakeData = Callable[..., dict[str, Any]]
 Captured = pytest.CaptureFixture[str]
 COMMANDS = [
-    [], ["make"], ["train"], ["evaluate"], ["export"], ["report"], ["data"], ["data", "synth"], ["data", "info"],
-    ["data", "pack"],
+    [], ["make"], ["train"], ["evaluate"], ["export"], ["import"], ["report"], ["data"], ["data", "synth"],
+    ["data", "info"], ["data", "pack"], ["data", "align"], ["data", "look"],
 ]  # fmt: skip
 ODD_PEOPLE = [
     b"\xff\xfe person", b"<script>alert(1)<b>", b"..dots..", b"[bold]a[", b"\"onload='x\" & :smile:",
@@ -71,7 +71,8 @@ def test_help_is_fast_because_it_loads_no_tensor_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr == f"{[0] * len(COMMANDS)} []\n"
-    for word in ("make", "train", "evaluate", "export", "report", "synth", "info", "pack", "--set", "--scale"):
+    words = "make train evaluate export import report synth info pack align look --set --scale --as"
+    for word in words.split():
         assert word in done.stdout
 
 

@@ -6,19 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mobileface.cleaning.identities import KEEP, VERDICTS, Judged, identities
 from mobileface.data.images import SIZE, Image
-from mobileface.errors import visible
-from mobileface.files import atomic_path
+from mobileface.data.sheet import Cell, draw_rows, write_png
 
 KEPT = 4  # images of the kept person in a row
 PICKS = 10  # cut images in a row
 GAP = 24  # px between them
-LINE = 16  # px of a line of text: the identity above a row, a caption below an image
 ROWS = 40  # in a sheet: at most 688 KB of pixels each
 
 
@@ -49,9 +46,7 @@ def write_sheets(
         if not rows:
             path.unlink(missing_ok=True)
             continue
-        buffer = cv2.imencode(".png", cv2.cvtColor(draw(rows, judged, read), cv2.COLOR_RGB2BGR))[1]
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(buffer.tobytes())
+        write_png(path, draw(rows, judged, read))
         written.append(path)
     return written
 
@@ -74,21 +69,13 @@ def draw(rows: Sequence[Row], judged: Judged, read: Callable[[int], Image]) -> I
 
     Below each image: its cosine to the person's centre, and its norm after an n.
     """
-    height = 2 * LINE + SIZE
-    width = KEPT * SIZE + GAP + max(len(row.picks) for row in rows) * SIZE
-    sheet = np.full((len(rows) * height, width, 3), 255, np.uint8)
-    for top, row in zip(range(0, len(sheet), height), rows, strict=True):
-        more = f"  (+{row.hidden} more)" if row.hidden else ""
-        _write(sheet, row.title + more, 2, top + LINE - 4)
-        places = [(i * SIZE, image) for i, image in enumerate(row.kept)]
-        places += [(KEPT * SIZE + GAP + i * SIZE, image) for i, image in enumerate(row.picks)]
-        for left, image in places:
-            sheet[top + LINE : top + LINE + SIZE, left : left + SIZE] = read(image)
-            _write(sheet, f"{judged.cosine[image]:.2f}  n {judged.norm[image]:.1f}", left + 2, top + height - 4)
-    return sheet
 
+    def cell(place: int, image: int) -> Cell:
+        left = place * SIZE + (GAP if place >= KEPT else 0)
+        return Cell(left, read(image), f"{judged.cosine[image]:.2f}  n {judged.norm[image]:.1f}")
 
-def _write(sheet: Image, text: str, left: int, base: int) -> None:
-    """Black text; OpenCV's letters are ASCII, so what is not becomes an escape."""
-    plain = visible(text).encode("ascii", "backslashreplace").decode()
-    cv2.putText(sheet, plain, (left, base), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    def cells(row: Row) -> list[Cell]:
+        return [cell(place, image) for place, image in [*enumerate(row.kept), *enumerate(row.picks, KEPT)]]
+
+    titles = [row.title + (f"  (+{row.hidden} more)" if row.hidden else "") for row in rows]
+    return draw_rows([(title, cells(row)) for title, row in zip(titles, rows, strict=True)])

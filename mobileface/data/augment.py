@@ -1,7 +1,8 @@
 """Augmentation of aligned crops: uint8 RGB in, uint8 RGB out, every draw from the generator handed in.
 
-Basic set (design of the factory): flip, small affine, brightness, saturation, low resolution, cut-out. Each is
-`operation(image, rng, **strength) -> image`; the probability is drawn by `apply`.
+Basic set (design of the factory): flip, small affine, brightness, saturation, low resolution, cut-out. AdaFace's set
+(mk-minchul/AdaFace, dataset/augmenter.py): crop_paste, low_resolution, photometric, each with p = 0.2 and in this
+order, then flip. Each is `operation(image, rng, **strength) -> image`; the probability is drawn by `apply`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ import numpy as np
 from mobileface.data.images import SIZE, Image
 
 CENTRE = (SIZE - 1) / 2  # px; pixel centres lie at whole numbers
-INTERPOLATIONS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_CUBIC)
+CROP_TRIES = 10  # then the whole image; as torchvision's RandomResizedCrop
+INTERPOLATIONS = {
+    "nearest": cv2.INTER_NEAREST,
+    "linear": cv2.INTER_LINEAR,
+    "area": cv2.INTER_AREA,
+    "cubic": cv2.INTER_CUBIC,
+    "lanczos4": cv2.INTER_LANCZOS4,
+}
+
+Step = tuple[str, float, dict[str, Any]]  # operation, probability, strength
 
 
 def generator(seed: int, position: int) -> np.random.Generator:
@@ -49,12 +59,48 @@ def saturation(image: Image, rng: np.random.Generator, strength: float) -> Image
     return cv2.addWeighted(image, factor, grey, 1 - factor, 0)  # type: ignore[return-value]
 
 
-def low_resolution(image: Image, rng: np.random.Generator, least: float) -> Image:
-    """Shrink the side to `least`..1 of itself and enlarge again, each step by a random interpolation."""
+def contrast(image: Image, rng: np.random.Generator, strength: float) -> Image:
+    """Blend with the mean of the grey image (ITU-R 601 weights) by 1 +- `strength`."""
+    factor = 1 + rng.uniform(-strength, strength)
+    mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
+    return cv2.addWeighted(image, factor, image, 0, (1 - factor) * mean)  # type: ignore[return-value]
+
+
+JITTERS: dict[str, Callable[..., Image]] = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+
+
+def photometric(image: Image, rng: np.random.Generator, **strength: float) -> Image:
+    """All of JITTERS in random order, each by its own strength: torchvision's ColorJitter with hue 0."""
+    for name in rng.permutation(list(JITTERS)):
+        image = JITTERS[name](image, rng, strength[name])
+    return image
+
+
+def crop_paste(image: Image, rng: np.random.Generator, least: float, ratio: float) -> Image:
+    """Keep a rectangle of `least`..1 of the area at its place, on black; width / height in 1 / ratio..ratio.
+
+    Drawn as torchvision's RandomResizedCrop draws (the shape log-uniform), but not resized: the face stays aligned.
+    """
+    for _ in range(CROP_TRIES):
+        area, shape = SIZE**2 * rng.uniform(least, 1), ratio ** rng.uniform(-1, 1)
+        width, height = round((area * shape) ** 0.5), round((area / shape) ** 0.5)
+        if 0 < width <= SIZE and 0 < height <= SIZE:
+            break
+    else:
+        return image
+    top, left = rng.integers(0, SIZE - height + 1), rng.integers(0, SIZE - width + 1)
+    kept = slice(top, top + height), slice(left, left + width)
+    pasted = np.zeros_like(image)
+    pasted[kept] = image[kept]
+    return pasted
+
+
+def low_resolution(image: Image, rng: np.random.Generator, least: float, interpolations: Sequence[str]) -> Image:
+    """Shrink the side to `least`..1 of itself and enlarge again, each step by one of `interpolations` at random."""
     side = max(1, round(SIZE * rng.uniform(least, 1)))
-    down, up = rng.integers(0, len(INTERPOLATIONS), 2)
-    small = cv2.resize(image, (side, side), interpolation=INTERPOLATIONS[down])
-    return cv2.resize(small, (SIZE, SIZE), interpolation=INTERPOLATIONS[up])  # type: ignore[return-value]
+    down, up = (INTERPOLATIONS[interpolations[i]] for i in rng.integers(0, len(interpolations), 2))
+    small = cv2.resize(image, (side, side), interpolation=down)
+    return cv2.resize(small, (SIZE, SIZE), interpolation=up)  # type: ignore[return-value]
 
 
 def cutout(image: Image, rng: np.random.Generator, most: float) -> Image:
@@ -71,13 +117,15 @@ OPERATIONS: dict[str, Callable[..., Image]] = {
     "affine": affine,
     "brightness": brightness,
     "saturation": saturation,
+    "photometric": photometric,
+    "crop_paste": crop_paste,
     "low_resolution": low_resolution,
     "cutout": cutout,
 }
 
 
-def apply(image: Image, steps: Sequence[tuple[str, float, dict[str, Any]]], rng: np.random.Generator) -> Image:
-    """Run (operation, probability, strength) in order; one uniform draw decides on each of them."""
+def apply(image: Image, steps: Sequence[Step], rng: np.random.Generator) -> Image:
+    """Run `steps` in order; one uniform draw decides on each of them. `image` itself is never written to."""
     for (name, _, strength), run in zip(steps, rng.random(len(steps)) < [p for _, p, _ in steps], strict=True):
         if run:
             image = OPERATIONS[name](image, rng, **strength)

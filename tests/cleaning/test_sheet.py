@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mobileface.cleaning.identities import KEEP, OTHER_DOMAIN, POOR_QUALITY, WRONG_LABEL, Judged
-from mobileface.cleaning.sheet import GAP, KEPT, LINE, PICKS, ROWS, Row, choose, draw, write_sheets
+from mobileface.cleaning.sheet import GAP, KEPT, PICKS, ROWS, Row, choose, draw, write_sheets
+from mobileface.data.sheet import LINE
 
 SIZE = 112
 

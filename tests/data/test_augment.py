@@ -18,9 +18,10 @@ from mobileface.training import plan_views as plan
 Pixels = NDArray[np.uint8]
 MakeFace = Callable[[int, int], Pixels]
 KINDS = {table.model_fields["kind"].annotation.__args__[0]: table for table in (  # type: ignore[union-attr]
-    plan.Flip, plan.Affine, plan.Brightness, plan.Saturation, plan.LowResolution, plan.Cutout,
+    plan.Flip, plan.Affine, plan.Brightness, plan.Saturation, plan.Photometric, plan.CropPaste, plan.LowResolution,
+    plan.Cutout,
 )}  # fmt: skip
-STRENGTHS: dict[str, dict[str, float]] = {
+STRENGTHS: dict[str, dict[str, Any]] = {
     kind: table(kind=kind).model_dump(exclude={"kind", "p"}) for kind, table in KINDS.items()
 }
 
@@ -108,19 +109,22 @@ def test_saturation(image: Pixels, draw: float) -> None:
     near(found, image * (1 + draw) - grey[..., None] * draw, 2)
 
 
+WAYS = list(augment.INTERPOLATIONS)
+
+
 def test_low_resolution_by_nearest_neighbours(image: Pixels) -> None:
     draws = Fixed(0.25, [(0, 0)])  # nearest both ways, 28 px
-    found = augment.low_resolution(image, draws, least=0.25)  # type: ignore[arg-type]
+    found = augment.low_resolution(image, draws, 0.25, ["nearest"])  # type: ignore[arg-type]
     np.testing.assert_array_equal(found, image[::4, ::4].repeat(4, axis=0).repeat(4, axis=1))
 
 
-@pytest.mark.parametrize("ways", [(down, up) for down in range(4) for up in range(4)])
+@pytest.mark.parametrize("ways", [(down, up) for down in range(5) for up in range(5)])
 def test_low_resolution_keeps_flat_areas_and_loses_detail(image: Pixels, ways: tuple[int, int]) -> None:
     flat = np.full((112, 112, 3), (10, 130, 250), np.uint8)
-    np.testing.assert_array_equal(augment.low_resolution(flat, Fixed(0.3, [ways]), 0.1), flat)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(augment.low_resolution(flat, Fixed(0.3, [ways]), 0.1, WAYS), flat)  # type: ignore[arg-type]
     noise = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(augment.low_resolution(noise, Fixed(1.0, [ways]), 1), noise)  # type: ignore[arg-type]
-    coarse = augment.low_resolution(image, Fixed(0.2, [ways]), 0.2)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(augment.low_resolution(noise, Fixed(1.0, [ways]), 1, WAYS), noise)  # type: ignore[arg-type]
+    coarse = augment.low_resolution(image, Fixed(0.2, [ways]), 0.2, WAYS)  # type: ignore[arg-type]
     assert abs(float(coarse.mean()) - float(image.mean())) < 5
     assert not np.array_equal(coarse, image)
 
@@ -144,7 +148,12 @@ def test_any_strength_of_a_plan_gives_an_image(make_face: MakeFace, data: st.Dat
         "affine": {"degrees": st.floats(0, 180), "shift": st.floats(0, 56), "zoom": st.floats(0, 0.99)},
         "brightness": {"strength": st.floats(0, 1)},
         "saturation": {"strength": st.floats(0, 1)},
-        "low_resolution": {"least": st.floats(0, 1, exclude_min=True)},
+        "photometric": dict.fromkeys(("brightness", "contrast", "saturation"), st.floats(0, 1)),
+        "crop_paste": {"least": st.floats(0, 1, exclude_min=True), "ratio": st.floats(1, 10)},
+        "low_resolution": {
+            "least": st.floats(0, 1, exclude_min=True),
+            "interpolations": st.lists(st.sampled_from(WAYS), min_size=1),
+        },
         "cutout": {"most": st.floats(0, 1, exclude_min=True)},
     }
     kind = data.draw(st.sampled_from(sorted(ranges)))

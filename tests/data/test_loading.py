@@ -118,6 +118,7 @@ def test_seed_and_phase_change_the_stream(faces: FaceSet) -> None:
 
 
 @forks
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # where one core is all there is
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(damaged: FaceSet, workers: int) -> None:
     wanted = list(batches(stream(damaged), 4, 20, 4, 0))
