@@ -63,6 +63,7 @@ def context(files: RunFiles) -> dict[str, Any]:
         "exports": sections.exports(files),
         "compared": sections.compared(files),
         "data": sections.data(card),
+        "source": source(card),
         "teacher": teacher(card),
         "plan": files.plan,
         "versions": versions(files),
@@ -80,11 +81,23 @@ def versions(files: RunFiles) -> list[tuple[str, str]]:
 
 def teacher(card: Json) -> list[tuple[str, str]]:
     """The teacher's file, hash and input contract; empty without one."""
-    contract = sections.mapping(dig(card, "teacher", "contract"))
+    return origin(card, "teacher", "path")
+
+
+def source(card: Json) -> list[tuple[str, str]]:
+    """The file that weights were imported from, its kind and licence, and what it was fed; empty for a trained run."""
+    found = origin(card, "source", "file")
+    more = [("kind", string(card, "source", "kind")), ("licence", string(card, "licence"))]
+    return [*found, *((name, value) for name, value in more if value)] if found else []
+
+
+def origin(card: Json, key: str, file: str) -> list[tuple[str, str]]:
+    """File, hash and input contract of the model under `key` of the card."""
+    contract = sections.mapping(dig(card, key, "contract"))
     rows = [
-        ("file", string(card, "teacher", "path")),
-        ("SHA-256", string(card, "teacher", "sha256")),
-        ("input", ", ".join(f"{key} {judged.plain(value)}" for key, value in list(contract.items())[:12])),
+        ("file", string(card, key, file)),
+        ("SHA-256", string(card, key, "sha256")),
+        ("input", ", ".join(f"{name} {judged.plain(value)}" for name, value in list(contract.items())[:12])),
     ]
     return [(name, value) for name, value in rows if value]
 
