@@ -2,10 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo dev test check clean
 
 demo: .venv/.onnx
 	$(BIN)/mobileface make recipes/demo.yaml --out runs/demo
+
+dev: .venv/.dev
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -q

@@ -36,6 +36,8 @@ def speed(results: Callable[[str], Result | None]) -> list[list[str]]:
         rows.append(["opening a .rec of 6 M images, index cached", shown, "3 s, 200 MB"])
     if found := results("loading"):
         rows.append(["read, decode, flip, to tensor, one core", f"{found['images_per_s']:,.0f} images/s", "6,000"])
+    if found := results("augment_speed"):
+        rows.append(["AdaFace's augmentation, one core", f"{found['images_per_s']:,.0f} images/s", "3,000"])
     if found := results("loop_overhead"):
         rows.append(["training loop over bare steps", f"{found['overhead_percent']:.1f} %", "at most 5 %"])
     if found := results("classifier"):

@@ -1,0 +1,223 @@
+"""Training speed by network and number of classes: `python -m benchmarks.train_speed [ARCH ...] [--minutes]`.
+
+Images a second, peak memory, and the share of the device's measured matrix peak, on the GPU if there is one, else on
+the CPU, of whole training steps on images in memory: ArcFace over 93,431 and 1,000,000 classes, SGD.
+
+* plain: the same network in eager float32, contiguous layout, torch's own layers; a bare loop (93,431 classes only)
+* eager: `mobileface.training.loop.step`, precision auto, compile off
+* compiled: the same with compile on
+
+Each row runs in a process of its own, ten seconds behind two steps that are not counted. Rows that
+results/train_speed_DEVICE.json holds from this machine and these versions are not run again; it is written behind each
+row, so the script may be stopped and started anew. On two CPU cores compiling takes minutes a row; all in all an hour.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import cycle, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import typer
+from torch import nn
+
+from benchmarks.environment import RESULTS, describe, write_result
+from mobileface.data.faceset import FaceSet
+from mobileface.data.images import encode
+from mobileface.data.loading import Batch, batches
+from mobileface.data.synthetic import sample
+from mobileface.errors import MobileFaceError
+from mobileface.losses.forward import Forward
+from mobileface.training.loop import step
+from mobileface.training.plan import parse_plan
+from mobileface.training.terms import weigh
+from mobileface.training.trainer import Trainer, prepare
+from mobileface.zoo import find_arch
+from search.cost import cost
+
+ARCHS = ("mobilefacenet", "lfrc-step5", "iresnet100")
+CLASSES = (93_431, 1_000_000)
+MODES = ("plain", "eager", "compiled")
+BATCH = {"cpu": {"iresnet100": 16}, "cuda": {"iresnet100": 256}}
+OTHERS = {"cpu": 64, "cuda": 512}
+WARM_UP, IN_MEMORY, SECONDS = 2, 2, 10
+MATRIX = {"cpu": 2048, "cuda": 8192}  # side of the matrices that measure the peak
+SAME = ("cpu", "cores", "python", "torch")  # of the environment, for rows to stand in one table
+Row = dict[str, Any]
+
+
+class SameFaces:
+    """A source of `classes` identities with one image each, which are a few synthetic ones again and again."""
+
+    name = "same"
+
+    def __init__(self, classes: int) -> None:
+        self.labels = np.arange(classes)
+        self.images = [encode(sample(0, person, 0)[0]) for person in range(64)]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, i: int) -> bytes:
+        return self.images[i % len(self.images)]
+
+    def key(self, i: int) -> str:
+        return str(i)
+
+    def fingerprint(self) -> str:
+        return f"same-{len(self.labels)}"
+
+
+def trainer_of(arch: str, classes: int, batch: int, precision: str, compile_: str, run: Path) -> Trainer:
+    """A training as `mobileface train` prepares it."""
+    phase = {"images": 100 * batch, "batch": batch, "terms": ["classification"], "views": {"clean": ["flip"]}}
+    plan = parse_plan(
+        {
+            "name": "speed", "arch": arch, "precision": precision, "compile": compile_, "phases": [phase],
+            "data": {"train": [{"folder": "same"}], "validate": {"identities": 0}},
+        },
+        "benchmark",
+    )  # fmt: skip
+    run.mkdir(parents=True, exist_ok=True)
+    return prepare(plan, find_arch(arch), run, FaceSet([SameFaces(classes)]), None, lambda text: None)[0]
+
+
+def plain_step(trainer: Trainer) -> Callable[[Batch], None]:
+    """The step that anybody would write first."""
+    for part in trainer.network.modules():
+        if isinstance(part, nn.PReLU):
+            part.__class__ = nn.PReLU
+    network = trainer.network.to(memory_format=torch.contiguous_format)
+
+    def run(batch: Batch) -> None:
+        pixels = batch.images.to(trainer.device).permute(0, 3, 1, 2).float().contiguous()
+        labels = trainer.classes[batch.index].to(trainer.device)
+        loss, _ = weigh(trainer.terms, trainer.phase, Forward({"clean": network(pixels)}, labels))
+        loss.backward()
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad(set_to_none=True)
+
+    return run
+
+
+def measure(arch: str, classes: int, mode: str) -> Row:
+    """One row, in this process."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    batch = BATCH[device].get(arch, OTHERS[device])
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        precision, compile_ = ("fp32", "off") if mode == "plain" else ("auto", "on" if mode == "compiled" else "off")
+        trainer = trainer_of(arch, classes, batch, precision, compile_, Path(folder) / "run")
+        run = plain_step(trainer) if mode == "plain" else lambda part: step(trainer, [part], 0.01) and None
+        loaded = cycle(list(batches(trainer.stream, 0, IN_MEMORY * batch, batch, workers=0)))
+        for _ in range(WARM_UP):
+            run(next(loaded))
+        wait(device)
+        ready = time.perf_counter()
+        times: list[float] = []
+        while sum(times) < SECONDS:
+            start = time.perf_counter()
+            run(next(loaded))
+            wait(device)
+            times.append(time.perf_counter() - start)
+    rate = batch * len(times) / sum(times)
+    flops = 6 * (cost(find_arch(arch)).macs + find_arch(arch).embedding_dim * classes)  # forward and backward
+    return {
+        "arch": arch, "classes": classes, "mode": mode, "batch": batch, "precision": trainer.precision,
+        "images_per_s": round(rate, 1), "fastest_images_per_s": round(batch / min(times), 1), "steps": len(times),
+        "peak_memory_mib": round(peak_mib(device)), "tflops": round(rate * flops / 1e12, 4),
+        "seconds_before": round(ready - began, 1),
+    }  # fmt: skip
+
+
+def wait(device: str) -> None:
+    """Until the GPU has done what it was told."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_mib(device: str) -> float:
+    """The most that the process has held, on the device, MiB."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def matrix_peak() -> Row:
+    """TFLOP/s of one large matrix product, the best of five, by precision."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    side, found = MATRIX[device], {}
+    for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+        times = []
+        for _ in range(6):
+            start = time.perf_counter()
+            a @ b
+            wait(device)
+            times.append(time.perf_counter() - start)
+        found[name] = round(2 * side**3 / min(times[1:]) / 1e12, 3)
+    return {"side": side, "tflops": found}
+
+
+def known(name: str) -> list[Row]:
+    """The rows of the result file, if it is of this machine and these versions."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return []
+    found, here = json.loads(path.read_text(encoding="utf-8")), describe()
+    same = all(found["environment"][key] == here[key] for key in SAME)
+    return list(found["rows"]) if same and found["torch_threads"] == torch.get_num_threads() else []
+
+
+def main(archs: list[str] = typer.Argument(None), row: str = typer.Option("", hidden=True)) -> None:  # noqa: B008
+    """All rows that are not there yet."""
+    if row:
+        arch, classes, mode = row.split(":")
+        print(json.dumps(measure(arch, int(classes), mode)))
+        return
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    name = "train_speed_" + ("gpu" if torch.cuda.is_available() else "cpu")
+    rows, peak = known(name), matrix_peak()
+    there = {(found["arch"], found["classes"], found["mode"]) for found in rows}
+    for arch, classes, mode in product(archs or ARCHS, CLASSES, MODES):
+        if (arch, classes, mode) in there or (mode == "plain" and classes != CLASSES[0]):
+            continue
+        command = [sys.executable, "-m", "benchmarks.train_speed", "--row", f"{arch}:{classes}:{mode}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+            found = {"arch": arch, "classes": classes, "mode": mode, "failed": reason[0][:300]}
+        else:
+            found = json.loads(done.stdout.splitlines()[-1])
+            found["share_of_matrix_peak"] = round(found["tflops"] / peak["tflops"][found["precision"]], 3)
+        rows.append(found)
+        print(json.dumps(found), flush=True)
+        facts = {"device": device, "torch_threads": torch.get_num_threads(), "matrix_peak": peak}
+        write_result(name, {**facts, "rows": rows, "against_plain": against_plain(rows)})
+
+
+def against_plain(rows: list[Row]) -> dict[str, float]:
+    """How many times the images of `plain`, by network: the fastest of our modes with as many classes."""
+    found = {}
+    for arch in {row["arch"] for row in rows}:
+        own = [row for row in rows if row["arch"] == arch and row["classes"] == CLASSES[0] and "failed" not in row]
+        rates = {row["mode"]: row["images_per_s"] for row in own}
+        if "plain" in rates and len(rates) > 1:
+            found[arch] = round(max(r for mode, r in rates.items() if mode != "plain") / rates["plain"], 2)
+    return found
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except MobileFaceError as error:
+        sys.exit(str(error))
