@@ -1,6 +1,8 @@
 # `make demo` and `make test` are all that a newcomer needs; both make .venv and install what they use.
 PYTHON ?= python3
 BIN := .venv/bin
+# a process for each core, so one thread in each
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 .PHONY: demo dev test check clean
 
@@ -10,13 +12,13 @@ demo: .venv/.onnx
 dev: .venv/.dev
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mobileface.errors import CheckFailed, InputError, exit_code, guarded
+from mobileface.errors import INTERRUPTED, CheckFailed, InputError, exit_code, guarded, visible
 
 app = typer.Typer(
     add_completion=False,
@@ -100,13 +102,15 @@ def evaluate(
     """Judge a run or an ONNX file on pairs of faces: 10-fold accuracy, TAR at FAR, EER, AUC."""
 
     def run() -> None:
-        contract, given = _contract(scale, mean, std, layout, color, flip)
+        if min_accuracy is not None and not 0 <= min_accuracy <= 1:
+            raise InputError(f"--min-accuracy is {min_accuracy:g}, wanted 0..1")
+        contract, given = _contract(model, scale, mean, std, layout, color, flip)
         results = _evaluate(model, on, data, contract, given.get("flip"), threads, out, as_json)
         low = [r for r in results if min_accuracy is not None and r["accuracy"] < min_accuracy]
         if low:
             raise CheckFailed(f"{low[0]['set']}: accuracy {low[0]['accuracy']:.4f}, asked for {min_accuracy}")
 
-    raise typer.Exit(guarded(run, debug))
+    raise typer.Exit(guarded(_from_anew(run), debug))
 
 
 @app.command()
@@ -130,7 +134,7 @@ def export(
             plan = parse_plan(chosen, "--to")
         factory.export_run_folder(run_folder, plan, _console())
 
-    raise typer.Exit(guarded(run, debug))
+    raise typer.Exit(guarded(_from_anew(run), debug))
 
 
 @app.command("import")
@@ -146,11 +150,10 @@ def import_weights(
 
     def run() -> None:
         from mobileface import factory
-        from mobileface.errors import visible
 
         print(visible(factory.import_release(file, kind, out, color, licence)))
 
-    raise typer.Exit(guarded(run, debug))
+    raise typer.Exit(guarded(_from_anew(run), debug))
 
 
 @app.command()
@@ -158,11 +161,12 @@ def report(run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="run f
     """Write RUN/report.html anew from what the run folder holds."""
 
     def run() -> None:
+        from mobileface import factory
         from mobileface.report.html import write_report
 
-        print(f"report: {write_report(run_folder)}")
+        print(f"report: {write_report(run_folder, factory.run_budget)}")
 
-    raise typer.Exit(guarded(run, debug))
+    raise typer.Exit(guarded(_from_anew(run), debug))
 
 
 @app.command()
@@ -181,7 +185,7 @@ def understand(
             page = understand(runs, data, out or runs[0], status.update)
         print(f"page: {page}")
 
-    raise typer.Exit(guarded(run, debug))
+    raise typer.Exit(guarded(_from_anew(run), debug))
 
 
 @data_app.command("synth")
@@ -204,7 +208,7 @@ def data_synth(
         write_synthetic(out, identities, images, held_out, pairs, seed)
         print(f"wrote {out / 'train.rec'}, {out / 'held_out.bin'}, {out / 'factors.csv'}")
 
-    raise typer.Exit(guarded(run, debug))
+    raise typer.Exit(guarded(_from_anew(run), debug))
 
 
 @data_app.command("info")
@@ -221,7 +225,7 @@ def data_info(
         found = describe(path)
         print(json.dumps(found) if as_json else text(found))
 
-    raise typer.Exit(guarded(run, debug))
+    raise typer.Exit(guarded(_from_anew(run), debug))
 
 
 @data_app.command("pack")
@@ -238,7 +242,7 @@ def data_pack(
 
         print(pack(source, to, data))
 
-    raise typer.Exit(guarded(run, debug))
+    raise typer.Exit(guarded(_from_anew(run), debug))
 
 
 @data_app.command("clean")
@@ -267,15 +271,18 @@ def data_clean(
 
         settings = Settings(threshold=threshold, least=least, component=component)
         faces = FaceSet([open_source(source)])
-        embedder = open_embedder(model, _contract(scale, mean, std, layout, color, None)[0])
+        embedder = open_embedder(model, _contract(model, scale, mean, std, layout, color, None)[0])
         console = _console()
         with console.status("cleaning") as status:
             summary = clean(faces, embedder, out, settings, lambda n, of: status.update(f"{n:,} of {of:,} images"))
         for verdict, count in summary["verdicts"].items():
             print(f"{verdict}: {count:,}")
+        for series in summary["misfiled"]:
+            found = f"{series['images']} images in {series['identity']} look like {series['looks_like']}"
+            print(visible(f"  {found} (component {series['component']}, mean cosine {series['mean_cosine']:.2f})"))
         print(f"wrote {out / 'clean.tsv'}, exclude.txt, summary.json and a contact sheet for each verdict")
 
-    raise typer.Exit(guarded(run, debug))
+    raise typer.Exit(guarded(_from_anew(run), debug))
 
 
 @data_app.command("align")
@@ -293,7 +300,6 @@ def data_align(
     def run() -> None:
         from mobileface.data.align_photos import Settings, align_photos
         from mobileface.data.detect import Detector
-        from mobileface.errors import visible
 
         found = Detector(detector)
         with _console().status("aligning") as status:
@@ -309,7 +315,7 @@ def data_align(
         print(f"{summary['photographs']:,} photographs, {summary['there_already']:,} of them from a run before")
         print(visible(f"wrote {out}: crops, align.tsv, align.json"))
 
-    raise typer.Exit(guarded(run, debug))
+    raise typer.Exit(guarded(_from_anew(run), debug))
 
 
 @data_app.command("look")
@@ -340,11 +346,31 @@ def data_look(
         write_png(out, look(factory.open_faces(plan), steps(plan.phases[0].views.clean), plan.seed, images))
         print(f"wrote {out}")
 
-    raise typer.Exit(guarded(run, debug))
+    raise typer.Exit(guarded(_from_anew(run), debug))
+
+
+def _from_anew(command: Callable[[], None]) -> Callable[[], int]:
+    """A command that keeps nothing to go on from: interrupted, it says so. (`guarded` speaks for those that do.)"""
+
+    def run() -> int:
+        try:
+            command()
+        except KeyboardInterrupt:
+            print("interrupted; the same command begins anew", file=sys.stderr)
+            return INTERRUPTED
+        return 0
+
+    return run
 
 
 def _contract(
-    scale: float | None, mean: str | None, std: str | None, layout: str | None, color: str | None, flip: str | None
+    model: Path,
+    scale: float | None,
+    mean: str | None,
+    std: str | None,
+    layout: str | None,
+    color: str | None,
+    flip: str | None,
 ) -> tuple[Any, dict[str, Any]]:
     """(the input contract that the options give, or None for the file's own; what was given)."""
     from mobileface.embedders.contract import InputContract
@@ -354,8 +380,11 @@ def _contract(
     for key in ("mean", "std"):
         if key in given:
             given[key] = _three(f"--{key}", str(given[key]))
+    asked = [key for key in given if key != "flip"]
+    if asked and model.is_dir():
+        raise InputError(f"{model}: a run folder takes RGB in 0..255 and needs no contract; leave --{asked[0]} out")
     missing = [key for key in ("scale", "mean", "std") if key not in given]
-    if given.keys() - {"flip"} and missing:
+    if asked and missing:
         raise InputError(f"--{missing[0]} is missing: an input contract needs --scale, --mean and --std")
     return (InputContract.from_dict(given) if "scale" in given else None), given
 
@@ -377,25 +406,20 @@ def _evaluate(
 
     embedder = open_embedder(model, contract, threads)
     folder = out or (model / "evaluation" if model.is_dir() else None)
+    pair_sets = [open_pairs(spec, data) for spec in on]
+    if folder is not None:
+        verification.check_names(pair_sets, "--on")
     results = []
-    for spec in on:
-        found = verification.evaluate(embedder, open_pairs(spec, data), flip)
+    for pair_set in pair_sets:
+        found = verification.evaluate(embedder, pair_set, flip)
         results.append(found.result)
         if folder is not None:
             verification.write_verification(found, folder)
         if not as_json:
-            print(_summary(found.result))
+            print(visible(verification.summary(found.result)))
     if as_json:
         print(json.dumps(results[0] if len(results) == 1 else {"results": results}))
     return results
-
-
-def _summary(result: dict[str, Any]) -> str:
-    tar = ", ".join(f"{value:.4f} at {far}" for far, value in result["tar"].items())
-    return (
-        f"{result['set']}: accuracy {result['accuracy']:.4f} +- {result['std']:.4f} ({result['protocol']}, "
-        f"{result['pairs']} pairs, flip {result['flip']}), TAR {tar}, EER {result['eer']:.4f}, AUC {result['auc']:.4f}"
-    )
 
 
 def _three(option: str, text: str) -> list[float]:
@@ -416,4 +440,5 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may hold what no terminal can show
             stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(format="warning: %(message)s")
     return exit_code(lambda: app(args=argv, prog_name="mobileface"))

@@ -40,7 +40,7 @@ from mobileface.distributed import first_then_others, rank
 from mobileface.embedders.contract import Embedder, InputContract
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import InputError
-from mobileface.evaluation.verification import evaluate, file_name, write_verification
+from mobileface.evaluation.verification import check_names, evaluate, file_name, write_verification
 from mobileface.files import atomic_path, cache_folder, locked, sha256, write_json
 from mobileface.training.plan import Plan, Source, Synthetic, Teacher, read_plan
 from mobileface.zoo import find_arch
@@ -88,9 +88,7 @@ def check_stations(plan: Plan, console: Console) -> None:
     if plan.data.synthetic:
         write_synthetic_once(plan.data.synthetic, data_root(plan), console)
     root = data_root(plan)
-    names = [file_name(open_pairs(_resolved(spec, root), root).name) for spec in plan.evaluate]
-    if clash := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"evaluate: two sets are called {clash[0]!r}, and results are kept by name; rename one file")
+    check_names([open_pairs(_resolved(spec, root), root) for spec in plan.evaluate], "evaluate")
     for package in (p for kind in plan.export.formats for p in PACKAGES[kind]):
         if find_spec(package) is None:
             raise InputError(f"export: {package} is missing; wanted: pip install 'mobileface[onnx]', or formats: []")
@@ -152,6 +150,12 @@ def budget_verdict(plan: Plan, arch: Arch) -> dict[str, Any]:
         return judge(arch, None)
     budget = plan.budget if isinstance(plan.budget, str) else plan.budget.model_dump()
     return require_fits(arch, find_budget(budget))
+
+
+def run_budget(run: Path) -> dict[str, Any]:
+    """The budget of a run folder by its plan and architecture, as its card will hold it."""
+    plan, arch = read_plan(run / "plan.yaml"), load_arch(run / "arch.json")
+    return {**budget_verdict(plan, arch), "per_stage": per_stage(arch)}
 
 
 def check_run_folder(run: Path, plan: Plan, arch: Arch) -> None:

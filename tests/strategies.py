@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -20,6 +21,10 @@ from search.cost import cost
 def examples(count: int) -> settings:
     """So many random examples, however busy the machine is."""
     return settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+# the whole zoo for parametrize, its large networks among the slow tests
+ZOO_NAMES = [pytest.param(n, marks=[pytest.mark.slow] if cost(arch).macs > 1e9 else []) for n, arch in ZOO.items()]
 
 
 def unfilled(arch: Arch) -> tuple[nn.Module, Tensor]:

@@ -23,7 +23,7 @@ from mobileface.models.blocks import FeatureQuality
 from mobileface.models.iresnet import ResidualUnit
 from mobileface.models.mobilefacenet import Bottleneck
 from mobileface.zoo import ZOO
-from tests.strategies import ODD, archs, examples, iresnets, lgafs, unfilled
+from tests.strategies import ODD, ZOO_NAMES, archs, examples, iresnets, lgafs, unfilled
 
 ROW: dict[str, Any] = {"hidden": 8, "width": 4, "depth": 2, "stride": 2}
 PLAIN: dict[str, Any] = {"name": "p", "stem": 4, "head": 8, "embedding_dim": 5, "stages": [ROW]}
@@ -175,7 +175,7 @@ def walk_matches_network(arch: Arch) -> None:
         assert tuple(behind[part]) in shapes_of(behind[part][1], block.grid), name
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", ZOO_NAMES)
 def test_walk_is_the_network_of_each_zoo_entry(name: str) -> None:
     walk_matches_network(ZOO[name])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
 from mobileface.cli import main
+from mobileface.data.images import decode
+from mobileface.embedders import opening
+from mobileface.embedders.contract import InputContract
 from mobileface.training import checkpoint, loop
 
 MakeFolder = Callable[..., Path]
@@ -116,7 +121,8 @@ def test_a_training_and_a_second_one_in_its_folder(recipe: Path, tmp_path: Path,
         (["--set", "phases.7.batch=1"], 2, ["'7' is no place in a list of 1"]),
         (["--set", "data.train.0.folder=empty"], 2, ["empty: holds no image"]),
         (["--set", "data.train=[{rec: no.rec}]"], 2, ["no.rec"]),
-        (["--set", "data.train.0.labelled=false"], 2, ["holds out 2 of 0 identities"]),
+        (["--set", "data.train.0.labelled=false"], 2, ["none of 30 training images", "labelled: false"]),
+        (["--set", "data.min_images=50"], 2, ["data.min_images 50 leaves 0 of 5 identities"]),
         (["--set", "phases.0.batch=100"], 2, ["18 training images are fewer than one batch of 100"]),
         (["--data", "nowhere"], 2, ["nowhere/faces: is not a folder"]),
     ],
@@ -238,14 +244,17 @@ def test_evaluate_prints_one_object_or_one_line(
 @pytest.mark.parametrize(
     ("arguments", "code", "wanted"),
     [
-        (["--min-accuracy", "1.01"], 1, ["some: accuracy", "asked for 1.01"]),
-        (["--scale", "1", "--mean", "0.5,0.5", "--std", "1,1,1"], 2, ["mean", "wanted three numbers"]),
-        (["--mean", "a,b,c"], 2, ["--mean", "'a,b,c'", "wanted three numbers"]),
-        (["--scale", "255"], 2, ["--mean is missing"]),
-        (["--layout", "nhwc"], 2, ["--scale is missing"]),
+        (["--min-accuracy", "1"], 1, ["some: accuracy", "asked for 1.0"]),
+        (["--min-accuracy", "99"], 2, ["--min-accuracy is 99, wanted 0..1"]),
+        (["--min-accuracy", "-0.1"], 2, ["wanted 0..1"]),
+        (["--min-accuracy", "nan"], 2, ["wanted 0..1"]),
+        (["--scale", "255"], 2, ["a run folder takes RGB in 0..255 and needs no contract; leave --scale out"]),
+        (["--color", "bgr", "--flip", "sum"], 2, ["leave --color out"]),
         (["--flip", "both"], 2, ["'both'", "sum, none"]),
         (["--on", "lwf"], 2, ["'lwf'", "did you mean 'lfw'?"]),
         (["--on", "no.bin"], 2, ["no.bin: not found"]),
+        (["--on", "lfw"], 2, ["lfw: not found, wanted lfw; --data says where lfw/ lies"]),
+        (["--on", "some/pairs.txt"], 2, ["--on: two sets are called 'some', and results are kept by name"]),
     ],
 )
 def test_evaluate_ends_with(
@@ -258,9 +267,101 @@ def test_evaluate_ends_with(
     wanted: list[str],
 ) -> None:
     pairs = pairs_folder(tmp_path / "some", shared_faces, ("a", "b"))
-    fixed = ["evaluate", str(trained), "--on", str(pairs), "--out", str(tmp_path / "out")]
+    fixed = ["evaluate", str(trained), "--on", str(pairs), "--out", str(tmp_path / "out"), "--data", str(tmp_path)]
     assert main([*fixed, *arguments]) == code
     one_line(capsys, *wanted)
+    assert (tmp_path / "out").exists() == (code == 1)  # what is refused is refused before anything is judged
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--scale", "1", "--mean", "0.5,0.5", "--std", "1,1,1"], ["mean", "wanted three numbers"]),
+        (["--mean", "a,b,c"], ["--mean", "'a,b,c'", "wanted three numbers"]),
+        (["--scale", "255"], ["--mean is missing"]),
+        (["--layout", "nhwc"], ["--scale is missing"]),
+    ],
+)
+def test_contracts_that_are_refused(capsys: Captured, arguments: list[str], wanted: list[str]) -> None:
+    assert main(["evaluate", "foreign.onnx", "--on", "lfw", *arguments]) == 2
+    one_line(capsys, *wanted)
+
+
+def test_a_foreign_teacher_without_its_contract(
+    trained: Path, shared_faces: Path, make_plan_data: MakeData, tmp_path: Path, capsys: Captured
+) -> None:
+    """An export whose metadata was taken out."""
+    onnx = pytest.importorskip("onnx")
+    shutil.copytree(trained, tmp_path / "run")
+    assert main(["export", str(tmp_path / "run"), "--to", "onnx"]) == 0
+    foreign = onnx.load(next((tmp_path / "run").glob("export/*.onnx")))
+    foreign.ClearField("metadata_props")
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    taught = make_plan_data(shared_faces, phase={"terms": ["distillation"]})
+    taught["teacher"] = {"model": str(tmp_path / "foreign.onnx")}
+    (tmp_path / "taught.yaml").write_text(yaml.safe_dump(taught))
+    capsys.readouterr()
+    assert main(["train", str(tmp_path / "taught.yaml"), "--out", str(tmp_path / "taught")]) == 2
+    one_line(capsys, "foreign.onnx: does not say", "wanted --scale, --mean and --std, in a recipe teacher.contract")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "clean"])
+def test_what_is_not_taken_up_again_does_not_say_so(
+    trained: Path, shared_faces: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(opening, "open_embedder", interrupted)
+    out = ["--out", str(tmp_path / "out")]
+    clean = ["data", "clean", str(shared_faces), "--teacher", str(trained), *out]
+    assert main(["evaluate", str(trained), "--on", "lfw", *out] if command == "evaluate" else clean) == 130
+    assert capsys.readouterr().err == "interrupted; the same command begins anew\n"
+
+
+def test_cleaning_prints_what_it_found(
+    trained: Path, shared_faces: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three images of person-1 and a broken file lie in the folder of person-0; the teacher reads the file's name."""
+    faces = tmp_path / "faces"
+    shutil.copytree(shared_faces, faces)
+    for n in range(3):
+        shutil.copy(shared_faces / "person-1" / f"face-{n}.jpg", faces / "person-0" / f"other-{n}.jpg")
+    (faces / "person-0" / "broken.jpg").write_bytes(b"bad")
+
+    class Teacher:
+        path, dim, sha256, libraries = Path("teacher.onnx"), 5, "0" * 64, ("numpy",)
+        contract = InputContract()
+
+        def __call__(self, images: Any) -> Any:
+            owners = [known.get(image.tobytes(), known.get(image[:, ::-1].tobytes())) for image in images]
+            return np.eye(5, dtype=np.float32)[owners]
+
+    known = {
+        decode(path.read_bytes(), path.name).tobytes(): int(path.parent.name[-1])
+        for path in shared_faces.glob("person-*/*.jpg")
+    }
+    monkeypatch.setattr(opening, "open_embedder", lambda *arguments: Teacher())
+    assert main(["data", "clean", str(faces), "--teacher", "teacher.onnx", "--out", str(tmp_path / "out")]) == 0
+    *counts, misfiled, _ = capsys.readouterr().out.splitlines()
+    assert counts == [
+        "keep: 30",
+        "long-tail: 0",
+        "wrong-label: 3",
+        "other-domain: 0",
+        "poor-quality: 0",
+        "corrupt: 1",
+    ]
+    assert misfiled == "  3 images in faces/person-0 look like faces/person-1 (component 1, mean cosine 1.00)"
+
+
+def test_warnings_are_shown(shared_faces: Path, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "exclude.txt").write_text("person-4/face-0.jpg\nnobody\n")
+    sets = ["--set", f"data.train.0.exclude={tmp_path / 'exclude.txt'}", "--set", "phases.0.images=4"]
+    command = [sys.executable, "-m", "mobileface", "train", str(recipe), "--out", str(tmp_path / "run"), *sets]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == f"warning: {tmp_path}/exclude.txt: 1 name matches nothing in {shared_faces}: nobody\n"
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("command", [["evaluate", "--on", "x.bin"], ["report"], ["export"]])

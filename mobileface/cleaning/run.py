@@ -67,7 +67,10 @@ def clean(
     names = {int(label): identity_name(faces, i) for label, i in zip(labels, found.index.tolist(), strict=True)}
     _write_table(out / "clean.tsv", faces, found.index, judged, [names[label] for label in labels.tolist()])
     unlisted = _write_lists(out, faces, found, judged)
-    write_sheets(out, judged, labels, names.__getitem__, lambda n: _read(faces, int(found.index[n])))
+    write_sheets(
+        out, judged, labels, names.__getitem__, lambda n: faces.key(int(found.index[n])).rsplit("/", 1)[-1],
+        lambda n: _read(faces, int(found.index[n])),
+    )  # fmt: skip
     summary = {
         **summarise(faces, embedder, found, judged, settings, names),
         "not_listed": _some(unlisted),
@@ -143,7 +146,7 @@ def summarise(
         "corrupt": _some(list(found.corrupt.values())),
         "identities": len(names),
         "identities_kept": len(np.unique(kept)),
-        "verdicts": dict(zip(VERDICTS, counts, strict=True)),
+        "verdicts": {**dict(zip(VERDICTS, counts, strict=True)), "corrupt": len(found.corrupt)},
         "misfiled": [
             {
                 "identity": names[series.label],

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from mobileface.cleaning.identities import KEEP, VERDICTS, Judged, identities
 from mobileface.data.images import SIZE, Image
-from mobileface.data.sheet import Cell, draw_rows, write_png
+from mobileface.data.sheet import Cell, draw_rows, fitted, write_png
 
 KEPT = 4  # images of the kept person in a row
 PICKS = 10  # cut images in a row
 GAP = 24  # px between them
-ROWS = 40  # in a sheet: at most 688 KB of pixels each
+ROWS = 40  # in a sheet: at most 764 KB of pixels each
+LEGEND = "left: kept, right: {}; below: cosine to the person, n norm, file"
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,17 @@ class Row:
 
 
 def write_sheets(
-    folder: Path, judged: Judged, labels: NDArray[np.int64], title: Callable[[int], str], read: Callable[[int], Image]
+    folder: Path,
+    judged: Judged,
+    labels: NDArray[np.int64],
+    title: Callable[[int], str],
+    file: Callable[[int], str],
+    read: Callable[[int], Image],
 ) -> list[Path]:
     """Write VERDICT.png for each verdict that cut an image; an old sheet of another verdict is removed.
 
-    title: name of an identity, from its label. read: image (112, 112, 3) RGB, from its index; only those shown are
-    read, at most ROWS x (KEPT + PICKS) a sheet.
+    title: name of an identity, from its label. file: name of an image's file, from its index. read: image
+    (112, 112, 3) RGB, from its index; only those shown are read, at most ROWS x (KEPT + PICKS) a sheet.
     """
     written = []
     for verdict, name in enumerate(VERDICTS):
@@ -46,7 +52,7 @@ def write_sheets(
         if not rows:
             path.unlink(missing_ok=True)
             continue
-        write_png(path, draw(rows, judged, read))
+        write_png(path, draw(rows, judged, file, read, LEGEND.format(name)))
         written.append(path)
     return written
 
@@ -64,18 +70,21 @@ def choose(judged: Judged, labels: NDArray[np.int64], verdict: int, title: Calla
     return [Row(title(label), kept, picks, hidden) for _, label, kept, picks, hidden in sorted(rows)[:ROWS]]
 
 
-def draw(rows: Sequence[Row], judged: Judged, read: Callable[[int], Image]) -> Image:
+def draw(
+    rows: Sequence[Row], judged: Judged, file: Callable[[int], str], read: Callable[[int], Image], legend: str
+) -> Image:
     """(H, W, 3) RGB: a row for each identity, the kept person to the left of a gap, the cut images to its right.
 
-    Below each image: its cosine to the person's centre, and its norm after an n.
+    Above them the legend; below each image its cosine to the person's centre, its norm after an n, and its file.
     """
 
     def cell(place: int, image: int) -> Cell:
         left = place * SIZE + (GAP if place >= KEPT else 0)
-        return Cell(left, read(image), f"{judged.cosine[image]:.2f}  n {judged.norm[image]:.1f}")
+        numbers = f"{judged.cosine[image]:.2f}  n {judged.norm[image]:.1f}"
+        return Cell(left, read(image), f"{numbers}\n{fitted(file(image))}")
 
     def cells(row: Row) -> list[Cell]:
         return [cell(place, image) for place, image in [*enumerate(row.kept), *enumerate(row.picks, KEPT)]]
 
     titles = [row.title + (f"  (+{row.hidden} more)" if row.hidden else "") for row in rows]
-    return draw_rows([(title, cells(row)) for title, row in zip(titles, rows, strict=True)])
+    return draw_rows([(title, cells(row)) for title, row in zip(titles, rows, strict=True)], legend)

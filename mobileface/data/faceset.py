@@ -74,13 +74,25 @@ def split_identities(faces: FaceSet, fraction: float, seed: int, min_images: int
     """Hold out `fraction` of the identities that have two images or more (at least two, if any are held out).
 
     Held-out identities never reach training; they judge which checkpoint is best. UNLABELLED images train.
-    Identities with fewer than `min_images` images are used for nothing.
+    Identities with fewer than `min_images` images are used for nothing. InputError where that, or images without a
+    label, leave too few to hold out or nobody.
     """
     labels = faces.labels
     known = labels[labels != UNLABELLED]
     images = np.bincount(known, minlength=faces.num_identities)
     candidates = np.flatnonzero(images >= max(2, min_images))
     count = max(2, round(fraction * len(candidates))) if fraction > 0 else 0
+    if count and not len(known):
+        raise InputError(
+            f"none of {len(labels)} training images has a label (labelled: false), so that nobody can be held out; "
+            "wanted labelled: true, or, to learn from a teacher alone, data.validate.identities: 0"
+        )
+    if len(known) and (images.max() < min_images or (count and len(candidates) < 4 <= (images >= 2).sum())):
+        raise InputError(
+            f"data.min_images {min_images} leaves {(images >= min_images).sum()} of {(images > 0).sum()} identities "
+            f"(most images of one: {images.max()}); wanted "
+            f"{'four or more, two to hold out and two' if count else 'at least one'} to train on"
+        )
     if count and len(candidates) - count < 2:
         raise InputError(
             f"data.validate.identities {fraction:g} holds out {count} of {len(candidates)} identities with two "

@@ -10,7 +10,7 @@ import numpy as np
 
 from mobileface.data.faces import UNLABELLED, hash_names_and_sizes
 from mobileface.data.images import MAX_BYTES
-from mobileface.data.lists import read_names, read_scores
+from mobileface.data.lists import read_names, read_scores, warn_of_strangers
 from mobileface.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -20,9 +20,9 @@ class FolderFaces:
     """`folder/IDENTITY/…/image.jpg` as a FaceSource; the first folder is the identity.
 
     include / exclude: list files whose first column (up to a tab) is an identity or an image path inside the
-    folder; `exclude` is applied after `include`. labelled=False: identities are not trusted (tracks of several
-    people), every image is UNLABELLED. scores: a list file of image path, tab, quality in 0..1, one for each image
-    that is left; they are found in `scores` (N,), None without the file.
+    folder; `exclude` is applied after `include`, and names that match nothing are warned of. labelled=False: identities
+    are not trusted (tracks of several people), every image is UNLABELLED. scores: a list file of image path, tab,
+    quality in 0..1, one for each image that is left; they are found in `scores` (N,), None without the file.
     """
 
     def __init__(
@@ -37,7 +37,9 @@ class FolderFaces:
             raise InputError(f"{folder}: is not a folder; wanted one folder for each identity, images inside")
         found = sorted(_images(folder))
         if not found:
-            raise InputError(f"{folder}: holds no image in a folder of its own; wanted IDENTITY/image.jpg")
+            packs = sorted(path.name for path in folder.glob("*.rec"))
+            hint = f", or the file {packs[0]} that is in it (in a recipe `rec`, not `folder`)" if packs else ""
+            raise InputError(f"{folder}: holds no image in a folder of its own; wanted IDENTITY/image.jpg{hint}")
         kept = _chosen(found, include, exclude, folder)
         self.name = folder.name
         self.folder = folder
@@ -91,20 +93,28 @@ def _unreadable(error: OSError) -> None:
 def _chosen(
     found: list[tuple[str, int]], include: Path | None, exclude: Path | None, folder: Path
 ) -> list[tuple[str, int]]:
-    wanted = read_names(include) if include else None
-    refused = read_names(exclude) if exclude else frozenset()
+    wanted, refused = (None if file is None else _listed(file, found, folder) for file in (include, exclude))
 
-    for file, names in ((include, wanted), (exclude, refused)):
-        if file and not any(path in names or path.split("/", 1)[0] in names for path, _ in found):  # type: ignore[operator]
-            raise InputError(f"{file}: names nothing in {folder}; wanted identities or image paths inside of it")
-
-    def listed(path: str, names: frozenset[str]) -> bool:
+    def listed(path: str, names: dict[str, None]) -> bool:
         return path in names or path.split("/", 1)[0] in names
 
     kept = [
-        (path, size) for path, size in found if (wanted is None or listed(path, wanted)) and not listed(path, refused)
+        (path, size)
+        for path, size in found
+        if (wanted is None or listed(path, wanted)) and (refused is None or not listed(path, refused))
     ]
     if not kept:
         lists = " and ".join(str(p) for p in (include, exclude) if p)
         raise InputError(f"{folder}: no image of {len(found)} is left by {lists}; wanted paths or identities in it")
     return kept
+
+
+def _listed(file: Path, found: list[tuple[str, int]], folder: Path) -> dict[str, None]:
+    """The names of a list file, some of which are identities or paths of images that were found."""
+    names = read_names(file)
+    known = {name for path, _ in found for name in (path, path.split("/", 1)[0])}
+    strangers = [name for name in names if name not in known]
+    if len(strangers) == len(names):
+        raise InputError(f"{file}: names nothing in {folder}; wanted identities or image paths inside of it")
+    warn_of_strangers(file, strangers, folder)
+    return names

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobileface.errors import InputError
+from mobileface.errors import InputError, visible
 
 MAX_LIST_BYTES = 1 << 28
 
+log = logging.getLogger(__name__)
 
-def read_names(file: Path) -> frozenset[str]:
-    """First column (up to a tab) of each line of a list file; blank lines and lines with # are left out."""
-    return frozenset(name for name, _ in _rows(file))
+
+def read_names(file: Path) -> dict[str, None]:
+    """First column (up to a tab) of each line of a list file, in order, as keys; blank lines and lines with # are
+    left out."""
+    return dict.fromkeys(name for name, _ in _rows(file))
+
+
+def warn_of_strangers(file: Path, strangers: Sequence[str], where: Path) -> None:
+    """Say how many names of a list file, `strangers`, match nothing in `where`, and which is the first."""
+    if strangers:
+        _warn_once(file, len(strangers), strangers[0], where)
+
+
+@functools.cache  # a run opens its sources more than once
+def _warn_once(file: Path, count: int, first: str, where: Path) -> None:
+    names = "1 name matches" if count == 1 else f"{count:,} names match"
+    log.warning("%s", visible(f"{file}: {names} nothing in {where}{', the first' if count > 1 else ''}: {first[:200]}"))
 
 
 def read_scores(file: Path, paths: Sequence[str]) -> NDArray[np.float32]:

@@ -84,6 +84,8 @@ def open_pairs(spec: str, data_root: Path) -> PairSet:
     base, folds = _split_folds(spec)
     if base in SETS:
         folder, read = SETS[base]
+        if not (data_root / folder).is_dir():
+            raise InputError(f"{data_root / folder}: not found, wanted {base}; --data says where {folder}/ lies")
         pair_set = _from_files(base, data_root / folder, read(data_root / folder))
     else:
         pair_set = _open_path(base, data_root)
@@ -144,7 +146,7 @@ def _open_path(base: str, data_root: Path) -> PairSet:
             "or a .txt list of pairs"
         )
     if path is None:
-        raise InputError(f"{base}: not found, neither here nor in {data_root}")
+        raise InputError(f"{base}: not found, neither here nor in {data_root} (--data)")
     if path.suffix == ".bin":
         return _from_bin(path)
     name = path.absolute().parent.name if path.name == "pairs.txt" else path.stem

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobileface.data.images import SIZE
-from mobileface.data.lists import read_names
+from mobileface.data.lists import read_names, warn_of_strangers
 from mobileface.data.record_format import (
     FRAME,
     MAGIC,
@@ -54,7 +54,8 @@ class RecordFaces:
     a pickled RecordFaces opens its file again when it is first used.
 
     exclude: a list file of images to leave out, FILE.rec:KEY or KEY in its first column (up to a tab), as
-    `mobileface data clean` writes it. The arrays are copies then, no longer mapped.
+    `mobileface data clean` writes it; names that match nothing are warned of. The arrays are copies then, no longer
+    mapped.
 
     Raises InputError for a file that is cut off or not sound, and for a list that names none of the images or all;
     corrupt images are found when they are decoded.
@@ -93,6 +94,8 @@ class RecordFaces:
         if kept.all() or not kept.any():
             what = "none" if kept.all() else "all"
             raise InputError(f"{exclude}: names {what} of the {len(kept)} images of {self.rec}; wanted some of them")
+        strangers = refused[~np.isin(refused, self._keys)]
+        warn_of_strangers(exclude, [f"{self.rec.name}:{key}" for key in strangers], self.rec)
         text = self._fingerprint + ",".join(map(str, self._keys[~kept].tolist()))
         self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
         self._keys, self._offsets, self.raw_labels = self._keys[kept], self._offsets[kept], self.raw_labels[kept]

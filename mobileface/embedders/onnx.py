@@ -106,8 +106,8 @@ def _open_session(path: Path, threads: int | None) -> Any:
 def _stored_contract(path: Path, stored: str | None) -> InputContract:
     if stored is None:
         raise InputError(
-            f"{path}: does not say how its input is normalised, wanted --scale, --mean and --std "
-            "(x' = (x / scale - mean) / std)"
+            f"{path}: does not say how its input is normalised, wanted --scale, --mean and --std, in a recipe "
+            "teacher.contract (x' = (x / scale - mean) / std)"
         )
     try:
         return InputContract.from_dict(json.loads(stored))

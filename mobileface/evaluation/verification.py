@@ -6,7 +6,7 @@ import base64
 import platform
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -94,6 +94,25 @@ def write_verification(verification: Verification, folder: Path, name: str | Non
     name = file_name(verification.pair_set.name if name is None else name)
     write_json(folder / f"{name}.json", verification.result)
     write_json(folder / f"{name}.worst.json", worst(verification))
+
+
+def summary(result: dict[str, Any]) -> str:
+    """A result in one line."""
+    tar = [f"TAR {value:.4f} at FAR {far}" for far, value in result["tar"].items()]
+    if few := [far for far in FARS if far not in result["tar"]]:
+        tar.append(f"TAR at FAR {' and '.join(few)}: too few impostor pairs ({result['tar_impostors']['pairs']:,})")
+    return (
+        f"{result['set']}: accuracy {result['accuracy']:.4f} +- {result['std']:.4f} ({result['protocol']}, "
+        f"{result['pairs']} pairs, flip {result['flip']}), {', '.join(tar)}, EER {result['eer']:.4f}, "
+        f"AUC {result['auc']:.4f}"
+    )
+
+
+def check_names(pair_sets: Iterable[PairSet], where: str) -> None:
+    """InputError for two sets whose results would be kept under one name."""
+    names = [file_name(pair_set.name) for pair_set in pair_sets]
+    if clash := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{where}: two sets are called {clash[0]!r}, and results are kept by name; rename one file")
 
 
 def file_name(name: str) -> str:

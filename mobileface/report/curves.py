@@ -7,8 +7,8 @@ from statistics import median
 
 from markupsafe import Markup
 
-from mobileface.report import plots, text
-from mobileface.report.read import Json, Log, dig, number, objects, string
+from mobileface.report import ladder, plots, text
+from mobileface.report.read import Json, Log, dig, number, string
 from mobileface.report.sections import mapping
 
 
@@ -17,9 +17,12 @@ def training(log: Log | None, card: Json) -> Json | None:
     found = dig(card, "training")
     if (log is None or not (log.steps or log.validations)) and not found:
         return None
+    edges = ladder.edges(log) if log else []
     facts = [
         ("images seen", text.count(number(found, "images_seen"))),
         ("time", text.duration(number(found, "seconds"))),
+        ("people held out", text.count(people_held_out(card))),
+        ("images held out", text.count(number(found, "held_out_images"))),
         ("device", string(found, "device")),
         ("precision", string(found, "precision")),
         ("torch.compile", on_off(dig(found, "compile"))),
@@ -30,47 +33,24 @@ def training(log: Log | None, card: Json) -> Json | None:
     ]
     return {
         "facts": [(name, value) for name, value in facts if value not in (None, text.NONE)],
-        "plots": [*step_plots(log.steps, borders(log)), *validation_plots(log.validations, borders(log))]
-        if log
-        else [],
-        "phases": phases(card),
+        "plots": [*step_plots(log.steps, edges), *validation_plots(log.validations, edges)] if log else [],
+        "phases": ladder.phases(card),
+        "begun": ladder.begun(card, log) if log else [],
         "dropped": dropped(log.steps) if log else 0,
     }
 
 
-def borders(log: Log) -> list[float]:
-    """Images seen where a phase ends and the next begins."""
-    return [images for row in log.phases if (images := number(row, "images")) is not None]
+def people_held_out(card: Json) -> float | None:
+    """How many people were kept from the training, to choose its best weights; None if that cannot be told.
 
-
-def phases(card: Json) -> Json | None:
-    """The ladder: a row for each phase, its losses, its score on held-out people and on every set. None for one."""
-    found = objects(card, "training", "phases")
-    if len(found) < 2:
+    All people but those trained on, where every image of the data is either trained on or held out.
+    """
+    found = dig(card, "training")
+    trained, held = number(found, "train_images"), number(found, "held_out_images")
+    everyone, learned = number(card, "data", "identities"), number(found, "identities")
+    if trained is None or held is None or everyone is None or learned is None:
         return None
-    sets = list(dict.fromkeys(string(r, "set") or "" for phase in found for r in objects(phase, "results")))
-    rows = []
-    for phase in found:
-        words = dig(phase, "losses")
-        accuracy = {string(r, "set"): r for r in objects(phase, "results")}
-        rows.append(
-            {
-                "name": string(phase, "name") or text.NONE,
-                "losses": " + ".join(filter(None, map(string, words))) if isinstance(words, list) else "",
-                "images": text.count(number(phase, "images")),
-                "auc": text.percent(number(phase, "held_out_auc")),
-                "sets": [
-                    f"{text.percent(number(accuracy.get(name), 'accuracy'))} ± {points(accuracy.get(name))}"
-                    for name in sets
-                ],
-            }
-        )
-    return {"sets": sets, "rows": rows}
-
-
-def points(result: Json | None) -> str:
-    """The deviation over folds in percentage points."""
-    return text.NONE if (std := number(result, "std")) is None else f"{100 * std:.2f}"
+    return everyone - learned if trained + held == number(card, "data", "images") else None
 
 
 def on_off(value: object) -> str | None:
@@ -83,7 +63,7 @@ def dropped(steps: list[Json]) -> int:
     return sum(any(number(value) is None for value in one) for one in values)
 
 
-def step_plots(steps: list[Json], borders: Sequence[float] = ()) -> list[Json]:
+def step_plots(steps: list[Json], edges: Sequence[float] = ()) -> list[Json]:
     """Loss, each of its terms, learning rate and speed against the images seen."""
     terms = list(dict.fromkeys(name for row in steps for name in mapping(dig(row, "terms"))))[:24]
     wanted: list[tuple[str, str, tuple[str, ...], bool]] = [("Loss", "all terms, weighted and summed", ("loss",), True)]
@@ -103,14 +83,14 @@ def step_plots(steps: list[Json], borders: Sequence[float] = ()) -> list[Json]:
                 "title": title,
                 "note": "; ".join(part for part in notes if part),
                 "alt": f"{title} against images seen: first {first}, median {middle}, last {last}",
-                "svg": Markup(plots.training_curve(f"step{i}", x, y, smooth, borders)),
+                "svg": Markup(plots.training_curve(f"step{i}", x, y, smooth, edges)),
                 "legend": [],
             }
         )
     return made
 
 
-def validation_plots(rows: list[Json], borders: Sequence[float] = ()) -> list[Json]:
+def validation_plots(rows: list[Json], edges: Sequence[float] = ()) -> list[Json]:
     """Accuracy and area under the ROC on the held-out identities, as training went on."""
     curves, legend, last = [], [], []
     for name in ("accuracy", "auc"):
@@ -129,7 +109,7 @@ def validation_plots(rows: list[Json], borders: Sequence[float] = ()) -> list[Js
             "title": "Held-out people",
             "note": "; ".join(last),
             "alt": f"Validation against images seen: {'; '.join(last)}",
-            "svg": Markup(plots.validation_curve("validation", curves, borders)),
+            "svg": Markup(plots.validation_curve("validation", curves, edges)),
             "legend": legend,
         }
     ]

@@ -10,19 +10,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mobileface.files import atomic_path
-from mobileface.report import curves, judged, sections, text
+from mobileface.report import curves, judged, sections, text, words
 from mobileface.report.read import Json, RunFiles, dig, read_run, string
+from mobileface.report.unfinished import Budget, filled_in
 
 HERE = Path(__file__).parent
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, budget: Budget | None = None) -> Path:
     """Write run/report.html from the files of the run folder and return its path.
 
     Parts that are not there are said to be "not run". InputError if `run` is not a run folder or one of its
     files is damaged or too large to be one. The same files give the same report, to the byte.
+    `budget` makes the budget of a run whose training has not ended, see `filled_in`.
     """
-    page = render(read_run(Path(run)))
+    page = render(filled_in(read_run(Path(run)), budget))
     report = Path(run) / "report.html"
     with atomic_path(report) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -57,6 +59,7 @@ def context(files: RunFiles) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": string(card, "name") or os.fspath(files.path.resolve().name),
         "created": string(card, "created"),
+        "unfinished": string(card, "unfinished"),
         "budget": sections.budget(card),
         "training": curves.training(files.log, card),
         "sets": judged.evaluations(files),
@@ -67,8 +70,9 @@ def context(files: RunFiles) -> dict[str, Any]:
         "teacher": teacher(card),
         "plan": files.plan,
         "versions": versions(files),
+        "losses": words.losses(card, files.log),
     }
-    return found | {"headline": headline(found)}
+    return found | {"headline": headline(found), "fold": words.fold(found["sets"])}
 
 
 def versions(files: RunFiles) -> list[tuple[str, str]]:
@@ -111,7 +115,7 @@ def headline(found: dict[str, Any]) -> list[Json]:
     file = exports[0] if exports else None
     parity = [row["passed"] for row in exports if row["passed"] is not None]
     equal = all(parity) if parity else None
-    spread = [f"± {first['std']} points over the folds"] if first and first["std"] else []
+    spread = [f"± {first['std']} points over the {first['over']}"] if first and first["std"] else []
     return [
         answer(
             "Fits its budget",

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from mobileface.report import plots, text
 from mobileface.report.read import Json, RunFiles, dig, number, numbers, string
 from mobileface.report.sections import mapping, set_names, set_title, worst_pairs
+from mobileface.report.words import folds
 
 
 def evaluations(files: RunFiles) -> list[Json]:
@@ -32,6 +33,8 @@ def one_set(i: int, name: str, results: dict[str, Json], worst: Json | None) -> 
         "protocol": string(main, "protocol"),
         "accuracy": text.percent(number(main, "accuracy")),
         "std": None if (std := number(main, "std")) is None else f"{100 * std:.2f}",
+        "folds": folds(main),
+        "over": over_folds(folds(main)),
         "facts": facts(main),
         "plots": [plot for plot in (roc(i, kinds, results), histogram(i, main)) if plot],
         "worst": worst_pairs(worst),
@@ -78,7 +81,7 @@ def measures(results: list[Json]) -> list[Json]:
         row(
             "Accuracy",
             [accuracy(r) for r in results],
-            "share of the pairs judged rightly; ± is over the folds",
+            f"share of the pairs judged rightly; ± is over the {over_folds(folds(results[0]))}",
         ),
     ]
     rates = {rate: key for r in results for key in mapping(dig(r, "tar")) if (rate := parsed(key)) is not None}
@@ -116,9 +119,14 @@ def row(label: str, values: list[str], meaning: str) -> dict[str, Any]:
     return {"label": label, "values": values, "meaning": meaning}
 
 
+def over_folds(count: int | None) -> str:
+    """ "10 folds", or "folds" where their number is not stored."""
+    return f"{count} folds" if count else "folds"
+
+
 def accuracy(result: Json) -> str:
     share, std = number(result, "accuracy"), number(result, "std")
-    return text.percent(share) + (f" ± {100 * std:.2f}" if std is not None and share is not None else "")
+    return text.percent(share) + (f" ±\u00a0{100 * std:.2f}" if std is not None and share is not None else "")
 
 
 def parsed(rate: str) -> float | None:

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -47,33 +48,51 @@ SETTINGS: dict[Any, Any] = {
 
 
 def training_curve(
-    key: str, images: Sequence[float], values: Sequence[float], smooth: bool = True, borders: Sequence[float] = ()
+    key: str, images: Sequence[float], values: Sequence[float], smooth: bool = True, edges: Sequence[float] = ()
 ) -> str:
-    """One value against the images seen: the logged values thin, their running mean thick; a line at each border
-    of two phases."""
+    """One value against the images seen: the logged values thin, their running mean thick, phase by phase.
+
+    edges: images seen at the beginning, at each border of two phases and at the end; see `draw_phases`.
+    """
     x, y = np.asarray(images, dtype=np.float64), np.asarray(values, dtype=np.float64)
     with drawing(key) as (axes, result):
-        mean = running_mean(y, max(1, len(y) // 40)) if smooth else y
-        if smooth:
-            axes.plot(x, y, color=FIRST, alpha=0.3, linewidth=0.7)
-        axes.plot(x, mean, color=FIRST)
-        low = min(float(np.quantile(y, 0.01)), float(mean.min()))
-        high = max(float(np.quantile(y, 0.99)), float(mean.max()))
+        low, high = np.quantile(y, (0.01, 0.99))
+        for stretch in stretches(x, edges):
+            own = y[stretch]
+            mean = running_mean(own, max(1, len(y) // 40)) if smooth else own
+            if smooth:
+                axes.plot(x[stretch], own, color=FIRST, alpha=0.3, linewidth=0.7)
+            axes.plot(x[stretch], mean, color=FIRST)
+            low, high = min(low, mean.min()), max(high, mean.max())
         room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
         axes.set_ylim(low - room, high + room)  # one wild step must not flatten the rest
-        draw_borders(axes, borders)
+        draw_phases(axes, edges)
         images_axis(axes)
     return result[0]
 
 
-def draw_borders(axes: Any, borders: Sequence[float]) -> None:
-    """A thin line where a phase ends and the next begins."""
-    for border in borders:
-        axes.axvline(border, color=MUTED, linewidth=0.8, linestyle=":")
+def stretches(images: NDArray[np.float64], edges: Sequence[float]) -> list[slice]:
+    """The rows of each phase; `images` (N,) rise, and a row at a border belongs to the phase that ends there."""
+    cuts = np.searchsorted(images, edges[1:-1], side="right").tolist()
+    return [slice(first, end) for first, end in pairwise([0, *cuts, len(images)]) if first < end]
+
+
+def draw_phases(axes: Any, edges: Sequence[float]) -> None:
+    """The x axis from the first of `edges` to the last; a line at each border, each phase's number above it."""
+    if len(edges) < 2 or edges[-1] <= edges[0]:
+        return
+    width = edges[-1] - edges[0]
+    axes.set_xlim(edges[0] - 0.01 * width, edges[-1] + 0.01 * width)
+    for border in edges[1:-1]:
+        axes.axvline(border, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
+    for number, (first, end) in enumerate(pairwise(edges), start=1):
+        if len(edges) > 2 and end - first > 0.02 * width:  # else the numbers would touch
+            place = axes.get_xaxis_transform()
+            axes.text((first + end) / 2, 1.01, str(number), transform=place, color=MUTED, ha="center", va="bottom")
 
 
 def validation_curve(
-    key: str, curves: Sequence[tuple[Sequence[float], Sequence[float]]], borders: Sequence[float] = ()
+    key: str, curves: Sequence[tuple[Sequence[float], Sequence[float]]], edges: Sequence[float] = ()
 ) -> str:
     """Up to two (images, share) curves; the first solid with dots, the second dashed with squares."""
     styles = ((FIRST, "-", "o"), (SECOND, "--", "s"))
@@ -81,7 +100,7 @@ def validation_curve(
         for (x, y), (colour, line, mark) in zip(curves, styles, strict=False):
             dense = len(x) > 40
             axes.plot(x, y, color=colour, linestyle=line, marker="" if dense else mark, markersize=4)
-        draw_borders(axes, borders)
+        draw_phases(axes, edges)
         images_axis(axes)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     return result[0]

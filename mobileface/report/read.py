@@ -35,6 +35,7 @@ class Log:
     resumed: int  # times the run was taken up again
     damaged: int  # lines that could not be read; half a last line does not count
     phases: list[Json]  # where each phase after the first begins
+    start: Json  # the first row, of a start or a resumption: device, precision, counts of the data
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,10 @@ def read_log(path: Path) -> Log:
     """log.jsonl in one pass and bounded memory."""
     steps, validations, phases = Thinned(LOG_POINTS), Thinned(LOG_POINTS), Thinned(FILES_LIMIT)
     resumed = damaged = 0
+    start: Json = {}
     for row in log_rows(path):
+        if row is not None and row.get("event") in ("start", "resume"):
+            start = start or row
         match row.get("event") if row is not None else "damaged":
             case "step":
                 steps.add(row or {})
@@ -156,7 +160,7 @@ def read_log(path: Path) -> Log:
                 resumed += 1
             case "damaged":
                 damaged += 1
-    return Log(steps.rows(), validations.rows(), steps.count, resumed, damaged, phases.rows())
+    return Log(steps.rows(), validations.rows(), steps.count, resumed, damaged, phases.rows(), start)
 
 
 def log_rows(path: Path) -> Iterator[Json | None]:

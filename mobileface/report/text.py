@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from markupsafe import Markup
 
 NONE = "–"
@@ -22,8 +24,8 @@ def visible(text: str) -> str:
 
 
 def breakable(name: str) -> Markup:
-    """A path that may be broken after each slash, escaped."""
-    return Markup("/<wbr>").join(visible(part) for part in name.split("/"))
+    """A path that may be broken after each slash and underscore, escaped."""
+    return Markup("<wbr>").join(visible(part) for part in re.split(r"(?<=[/_])", name))
 
 
 def percent(share: float | None, digits: int = 2) -> str:

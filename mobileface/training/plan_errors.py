@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -23,12 +25,32 @@ def explain(error: ValidationError, root: Table) -> str:
         known = sorted(name for table in tables for name in _fields(table))
         where = ".".join([*keys, str(key)])
         return f"unknown key {where!r}{nearest(str(key), known)}; known here: {', '.join(known)}{more}"
-    where = ".".join(_walk(root, first["loc"])[0]) or "plan"
+    keys, tables = _walk(root, first["loc"])
+    where = ".".join(keys) or "plan"
     if first["type"] == "missing":
         return f"{where!r} is missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(first["input"], dict | list | BaseModel) else f", found {first['input']!r}"
-    return f"{where}: {message}{found}{more}"
+    return f"{where}: {_message(first, tables)}{more}"
+
+
+def _message(error: Any, tables: list[Table]) -> str:
+    """What is wrong with a value, in words, with the nearest known name; `tables` may stand at its place."""
+    value, context = error["input"], error.get("ctx", {})
+    found = "" if isinstance(value, dict | list | BaseModel) else f", found {value!r}"
+    kinds = [kind for table in tables for kind in _kinds(table)]
+    if error["type"] == "union_tag_invalid":
+        tag = str(context["tag"])
+        return f"{tag!r} is no kind here{nearest(tag, kinds)}; wanted one of {', '.join(kinds)}"
+    if error["type"] == "union_tag_not_found":
+        return f"kind is missing; wanted one of {', '.join(kinds)}"
+    if error["type"] == "literal_error":
+        known = re.findall("'([^']*)'", context["expected"])
+        return f"{error['msg']}{found}{nearest(str(value), known)}"
+    if error["type"] in ("model_type", "model_attributes_type") and tables:
+        if isinstance(value, str) and (near := difflib.get_close_matches(value, kinds, n=1, cutoff=0.5)):
+            return f"wanted {{kind: {near[0]}, ...}}{found}"
+        known = sorted({name for table in tables for name in _fields(table)})
+        return f"wanted a table of keys such as {', '.join(known)}{found}"
+    return f"{error['msg'].removeprefix('Value error, ')}{found}"
 
 
 def _rank(error: Any) -> int:
@@ -61,8 +83,13 @@ def _fields(table: Table) -> dict[str, Any]:
 
 def _is_kind(table: Table, part: str) -> bool:
     """Whether `part` is the table's value of `kind`."""
+    return part in _kinds(table)
+
+
+def _kinds(table: Table) -> tuple[str, ...]:
+    """The values that the table's `kind` may have; none where it has no kinds."""
     field = table.model_fields.get("kind")
-    return field is not None and part in typing.get_args(field.annotation)
+    return () if field is None else typing.get_args(field.annotation)
 
 
 def _models(annotation: Any) -> list[Table]:

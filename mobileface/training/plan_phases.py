@@ -122,7 +122,8 @@ def wrapped(phases: Any) -> Any:
     for number, phase in enumerate(phases, start=1):
         own = {"name": f"phase-{number}", **phase}
         if not filled and (extra := own.keys() & {"add", "drop"}):
-            raise ValueError(f"phases.0: {min(extra)} wraps the phase before, and the first has none; wanted terms")
+            found = f"phase {own['name']}: {min(extra)} wraps the phase before, and the first has none"
+            raise ValueError(f"{found}; wanted terms")
         if filled:
             own = _over(filled[-1], own, filled[0])
         filled.append(own)
@@ -138,9 +139,11 @@ def _over(before: dict[str, Any], phase: dict[str, Any], first: dict[str, Any]) 
         lower = {"lr": rate * LATER_LR} if "optimizer" not in own and rate is not None else {}
         merged["optimizer"] = {**optimizers[1], **optimizers[2], **lower}
     if "add" in phase or "drop" in phase:
+        where = f"phase {phase['name']}"
         if "terms" in own:
-            raise ValueError("a phase has terms, or add and drop, not both")
-        merged["terms"] = _terms(merged.get("terms", ["classification"]), phase.get("add", []), phase.get("drop", []))
+            raise ValueError(f"{where}: has terms, and add or drop beside them; wanted one or the other")
+        lists = {"terms": ["classification"], "add": [], "drop": [], **before, **phase}
+        merged["terms"] = _terms({key: lists[key] for key in ("terms", "add", "drop")}, where)
     return merged
 
 
@@ -152,15 +155,17 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _terms(before: Any, add: Any, drop: Any) -> list[Any]:
-    if not all(isinstance(terms, list) for terms in (before, add, drop)):
-        raise ValueError("terms, add and drop are lists of terms")
-    terms = {_name(term): term for term in before}
-    for kind in drop:
+def _terms(lists: dict[str, Any], where: str) -> list[Any]:
+    """`terms` of the phase before, without those in `drop`, with those in `add`."""
+    for key, given in lists.items():
+        if not isinstance(given, list):
+            raise ValueError(f"{where}: {key} is {given!r}; wanted a list of terms")
+    terms = {_name(term): term for term in lists["terms"]}
+    for kind in lists["drop"]:
         if not isinstance(kind, str) or kind not in terms:
-            raise ValueError(f"drop: {kind!r} is no term of the phase before; it has {', '.join(terms)}")
+            raise ValueError(f"{where}: drop: {kind!r} is no term of the phase before; it has {', '.join(terms)}")
         del terms[kind]
-    for term in add:
+    for term in lists["add"]:
         old = terms.get(_name(term))
         terms[_name(term)] = {**_table(old), **_table(term)} if old is not None else term
     return list(terms.values())

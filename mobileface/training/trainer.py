@@ -110,8 +110,11 @@ class Trainer:
         check_terms(phase, self.teacher_dim)
         _, rounds = micro_batch(phase)
         key, settings = stream_seed(self.plan.seed, number, SAMPLER_STREAM), phase.sampler.model_dump(exclude={"kind"})
-        sampler = SAMPLERS[phase.sampler.kind](self.split.train, self.split.classes, phase.batch, key, **settings)
-        sampler.check_parts(rounds * world_size())
+        try:
+            sampler = SAMPLERS[phase.sampler.kind](self.split.train, self.split.classes, phase.batch, key, **settings)
+            sampler.check_parts(rounds * world_size())
+        except InputError as error:
+            raise InputError(f"phase {phase.name}: {error}") from None
         return sampler
 
     def begin_phase(self, number: int) -> None:

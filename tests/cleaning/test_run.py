@@ -136,7 +136,9 @@ def test_the_summary(folder: Path, tmp_path: Path) -> None:
         "wrong-label": 4,
         "other-domain": 3,
         "poor-quality": 1,
+        "corrupt": 2,
     }
+    assert sum(summary["verdicts"].values()) == summary["images"]
     assert (summary["identities"], summary["identities_kept"], summary["unlabelled"]) == (4, 4, 0)
     assert summary["corrupt"]["count"] == 2
     assert "bob/broken.png" in summary["corrupt"]["names"][0]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mobileface.cleaning.identities import KEEP, OTHER_DOMAIN, POOR_QUALITY, WRONG_LABEL, Judged
-from mobileface.cleaning.sheet import GAP, KEPT, PICKS, ROWS, Row, choose, draw, write_sheets
-from mobileface.data.sheet import LINE
+from mobileface.cleaning.identities import KEEP, OTHER_DOMAIN, POOR_QUALITY, VERDICTS, WRONG_LABEL, Judged
+from mobileface.cleaning.sheet import GAP, KEPT, LEGEND, PICKS, ROWS, Row, choose, draw, write_sheets
+from mobileface.data.sheet import LINE, text_width
 
 SIZE = 112
 
@@ -50,8 +50,11 @@ def test_what_has_no_place_is_counted() -> None:
 
 def test_images_stand_where_they_should_with_text_around_them() -> None:
     rows = [Row("one", [1, 2], [3], 0), Row("caf\udce9\n", [], [4, 5, 6], 7)]
-    sheet = draw(rows, judged([KEEP] * 7), plain)
-    height = 2 * LINE + SIZE
+    whole = draw(rows, judged([KEEP] * 7), "{}.jpg".format, plain, "what is where")
+    height = 3 * LINE + SIZE
+    assert (whole[:LINE] == whole[:LINE, :, :1]).all()
+    assert whole[:LINE].min() < 128  # the legend
+    sheet = whole[LINE:]
     assert sheet.shape == (2 * height, KEPT * SIZE + GAP + 3 * SIZE, 3)
     expected = {(0, 0): 1, (0, SIZE): 2}
     expected |= {(0, KEPT * SIZE + GAP): 3}
@@ -61,7 +64,9 @@ def test_images_stand_where_they_should_with_text_around_them() -> None:
         area = slice(row * height + LINE, row * height + LINE + SIZE), slice(left, left + SIZE)
         assert (sheet[area] == plain(image)).all()
         rest[area] = False
-        assert sheet[row * height + LINE + SIZE : (row + 1) * height, area[1]].min() < 128  # its caption
+        for line in range(2):  # its numbers, its file
+            top = row * height + SIZE + (1 + line) * LINE
+            assert sheet[top : top + LINE, area[1]].min() < 128
     assert (sheet[rest] == sheet[rest][:, :1]).all()  # grey only
     for row in range(2):
         assert sheet[row * height : row * height + LINE].min() < 128  # the title
@@ -79,16 +84,22 @@ def test_only_what_is_shown_is_read_and_old_sheets_go(tmp_path: Path) -> None:
     found = judged([KEEP] * 10 + [WRONG_LABEL])
     (tmp_path / "poor-quality.png").write_bytes(b"of another day")
     (tmp_path / "keep.png").write_bytes(b"not ours")
-    written = write_sheets(tmp_path, found, np.zeros(11, np.int64), str, read)
+    written = write_sheets(tmp_path, found, np.zeros(11, np.int64), str, str, read)
     assert sorted(seen) == [0, 1, 2, 3, 10]
     assert written == [tmp_path / "wrong-label.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["keep.png", "wrong-label.png"]
     image = cv2.imread(str(written[0]), cv2.IMREAD_COLOR_RGB)
     assert image is not None
-    np.testing.assert_array_equal(image, draw([Row("0", [0, 1, 2, 3], [10], 0)], found, plain))
+    rows, legend = [Row("0", [0, 1, 2, 3], [10], 0)], LEGEND.format("wrong-label")
+    np.testing.assert_array_equal(image, draw(rows, found, str, plain, legend))
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_the_legend_fits_the_narrowest_sheet(verdict: str) -> None:
+    assert text_width(LEGEND.format(verdict)) <= KEPT * SIZE + GAP + SIZE - 2
 
 
 @pytest.mark.parametrize("verdict", [WRONG_LABEL, OTHER_DOMAIN])
 def test_each_verdict_has_its_own_sheet(tmp_path: Path, verdict: int) -> None:
-    (path,) = write_sheets(tmp_path, judged([KEEP, verdict]), np.zeros(2, np.int64), str, plain)
+    (path,) = write_sheets(tmp_path, judged([KEEP, verdict]), np.zeros(2, np.int64), str, str, plain)
     assert path.stem == {WRONG_LABEL: "wrong-label", OTHER_DOMAIN: "other-domain"}[verdict]

@@ -75,7 +75,8 @@ def test_split(owners: list[int], fraction: float, seed: int) -> None:
     candidates = [owner for owner, count in images.items() if count >= 2]
     count = max(2, round(fraction * len(candidates))) if fraction else 0
     if count and len(candidates) - count < 2:
-        with pytest.raises(InputError, match=f"holds out {count} of {len(candidates)} identities"):
+        wanted = f"holds out {count} of {len(candidates)} identities" if images else "images has a label"
+        with pytest.raises(InputError, match=wanted):
             split_identities(faces, fraction, seed)
         return
     split = split_identities(faces, fraction, seed)
@@ -102,10 +103,33 @@ def test_another_seed_holds_out_others() -> None:
 
 
 def test_the_message_says_how_to_turn_validation_off() -> None:
-    faces = FaceSet([Listed("a", [-1] * 5)])
+    faces = FaceSet([Listed("a", [0, 0, 1, 1, 2])])
     with pytest.raises(InputError, match=r"data\.validate\.identities 0\.02 .* \(0 turns validation off\)"):
         split_identities(faces, 0.02, 0)
     assert split_identities(faces, 0, 0).train.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_where_nobody_has_a_label_labelled_is_named() -> None:
+    faces = FaceSet([Listed("a", [-1] * 5)])
+    with pytest.raises(InputError, match=r"^none of 5 training images has a label \(labelled: false\)"):
+        split_identities(faces, 0.02, 0)
+    assert split_identities(faces, 0, 0).train.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "least", "words"),
+    [
+        (0.02, 50, "data.min_images 50 leaves 0 of 5 identities (most images of one: 5); wanted four or more"),
+        (0.02, 4, "data.min_images 4 leaves 2 of 5 identities (most images of one: 5); wanted four or more"),
+        (0.0, 6, "data.min_images 6 leaves 0 of 5 identities (most images of one: 5); wanted at least one to train on"),
+    ],
+)
+def test_where_min_images_leaves_too_few_it_is_named(fraction: float, least: int, words: str) -> None:
+    faces = FaceSet([Listed("a", [owner for owner, count in enumerate([5, 5, 2, 2, 2]) for _ in range(count)])])
+    with pytest.raises(InputError) as caught:
+        split_identities(faces, fraction, 0, least)
+    assert str(caught.value).startswith(words)
+    assert len(split_identities(faces, fraction, 0, 2).train)
 
 
 @given(
@@ -117,7 +141,9 @@ def test_the_long_tail_is_in_neither(counts: list[int], least: int, fraction: fl
     owners = [owner for owner, count in enumerate(counts) for _ in range(count)] + [UNLABELLED] * 2
     kept = [count for count in counts if count >= least]
     faces = FaceSet([Listed("a", owners)])
-    if fraction and len([count for count in kept if count >= 2]) < 4:
+    if not kept or (fraction and len([count for count in kept if count >= 2]) < 4):
+        with pytest.raises(InputError, match=r"data\.(min_images|validate)"):
+            split_identities(faces, fraction, 0, least)
         return
     split = split_identities(faces, fraction, 0, least)
     used = [owners[i] for i in [*split.train, *split.held_out]]

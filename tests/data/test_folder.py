@@ -73,6 +73,12 @@ def test_a_folder_without_images(tmp_path: Path, there: list[str]) -> None:
         FolderFaces(tmp_path)
 
 
+def test_a_folder_that_holds_a_pack(tmp_path: Path) -> None:
+    fill(tmp_path, "train.idx", "train.rec", "property")
+    with pytest.raises(InputError, match=r"wanted IDENTITY/image\.jpg, or the file train\.rec that is in it .*`rec`"):
+        FolderFaces(tmp_path)
+
+
 def test_what_is_no_folder(tmp_path: Path) -> None:
     fill(tmp_path, "file")
     for path in (tmp_path / "file", tmp_path / "missing"):
@@ -106,6 +112,19 @@ def test_lists_that_leave_nothing_or_are_not_there(tmp_path: Path) -> None:
         FolderFaces(top, None, tmp_path / "missing")
 
 
+def test_names_that_match_nothing_are_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    top = fill(tmp_path / "set", "a/1.jpg", "a/2.jpg", "b/1.jpg")
+    include, exclude = tmp_path / "include.txt", tmp_path / "exclude.txt"
+    include.write_text("a\nno\x1bbody\n")
+    exclude.write_text("a/2.jpg\ta\nz/9.jpg\nb/1.jpg\nA/1.jpg\n")  # what include leaves out does count
+    for _ in range(2):
+        FolderFaces(top, include, exclude)
+    assert caplog.messages == [
+        f"{include}: 1 name matches nothing in {top}: no\\x1bbody",
+        f"{exclude}: 2 names match nothing in {top}, the first: z/9.jpg",
+    ]
+
+
 def test_a_list_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list").write_text("name\n" * 3)
     monkeypatch.setattr(lists, "MAX_LIST_BYTES", 14)
@@ -116,7 +135,7 @@ def test_a_list_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_only_line_feeds_end_a_line_of_a_list(tmp_path: Path) -> None:
     names = {"a\u2028b/1.jpg", "c\x85d/1.jpg", "e\x0bf/1.jpg"}
     (tmp_path / "list").write_text("\n".join(sorted(names)), encoding="utf-8")
-    assert read_names(tmp_path / "list") == names
+    assert list(read_names(tmp_path / "list")) == sorted(names)
 
 
 def test_odd_names(tmp_path: Path) -> None:

@@ -193,8 +193,8 @@ def test_folds_are_chosen_and_counted_anew(tmp_path: Path) -> None:
         ("cfp-fp:5-3", "'5-3' names no folds"),
         ("cfp-fp:1,,2", "'1,,2' names no folds"),
         ("cfp_fp", r"'cfp_fp' is no known pair set \(did you mean 'cfp-fp'\?\), wanted lfw, cfp-fp, cfp-ff"),
-        ("gone.bin", "gone.bin: not found, neither here nor in"),
-        ("lfw", r"lfw/pairs\.txt: not found, wanted a list of pairs"),
+        ("gone.bin", "gone.bin: not found, neither here nor in .* .--data.$"),
+        ("lfw", r"lfw: not found, wanted lfw; --data says where lfw/ lies"),
     ],
 )
 def test_bad_specs(tmp_path: Path, spec: str, message: str) -> None:
@@ -203,10 +203,16 @@ def test_bad_specs(tmp_path: Path, spec: str, message: str) -> None:
         open_pairs(spec, tmp_path)
 
 
+def test_a_folder_without_its_list(tmp_path: Path) -> None:
+    (tmp_path / "lfw").mkdir()
+    with pytest.raises(InputError, match=r"lfw/pairs\.txt: not found, wanted a list of pairs"):
+        open_pairs("lfw", tmp_path)
+
+
 def test_every_known_set_without_its_folder_is_named(tmp_path: Path) -> None:
     assert SETS
     for name in SETS:
-        with pytest.raises(InputError, match="not found, wanted a list of pairs"):
+        with pytest.raises(InputError, match=f"not found, wanted {name}; --data says where (lfw|cfp)/ lies"):
             open_pairs(name, tmp_path)
 
 

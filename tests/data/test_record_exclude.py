@@ -56,6 +56,14 @@ def test_a_pickled_source_leaves_out_the_same(rec: Path) -> None:
     assert again.key(1) == "train.rec:3"
 
 
+def test_records_that_are_not_there_are_warned_of_once(rec: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "train.rec:2\n88\ntrain.rec:7\n"
+    for _ in range(2):
+        opened(rec, text)
+    exclude = rec.with_name("exclude.txt")
+    assert caplog.messages == [f"{exclude}: 2 names match nothing in {rec}, the first: train.rec:88"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -16,7 +16,15 @@ from mobileface.data.pairs import PairSet, contiguous_folds
 from mobileface.embedders.contract import InputContract
 from mobileface.errors import InputError
 from mobileface.evaluation import scores as sc
-from mobileface.evaluation.verification import embed, evaluate, file_name, worst, write_verification
+from mobileface.evaluation.verification import (
+    check_names,
+    embed,
+    evaluate,
+    file_name,
+    summary,
+    worst,
+    write_verification,
+)  # fmt: skip
 
 PEOPLE, EACH = 40, 4
 
@@ -194,6 +202,28 @@ def test_file_names_are_safe(name: str, wanted: str) -> None:
     assert "/" not in found
     assert not found.startswith(".")
     assert found == wanted
+
+
+def test_two_sets_of_one_name_are_refused() -> None:
+    one, other = make_set(), make_set(seed=1)
+    check_names([one, replace(other, name="b")], "--on")
+    for name in (one.name, one.name.replace(":", "/")):  # both become the same file name
+        with pytest.raises(InputError, match=r"^--on: two sets are called 'toy_1-10', and results are kept by name"):
+            check_names([one, replace(other, name=name)], "--on")
+
+
+def test_the_summary_says_why_a_tar_is_not_there() -> None:
+    result = evaluate(Corners(), make_set()).result
+    assert result["tar_impostors"] == {"source": "all pairs", "pairs": 12480}  # 160 * 156 / 2
+    assert (
+        f", TAR {result['tar']['1e-3']:.4f} at FAR 1e-3, TAR {result['tar']['1e-4']:.4f} at FAR 1e-4, EER"
+        in summary(result)
+    )
+    few = evaluate(Corners(), make_set(with_identity=False)).result
+    assert few["tar"] == {}
+    assert "), TAR at FAR 1e-3 and 1e-4: too few impostor pairs (100), EER 0." in summary(few)
+    one = {**result, "tar": {"1e-3": 0.5}, "tar_impostors": {"source": "list", "pairs": 3000}}
+    assert ", TAR 0.5000 at FAR 1e-3, TAR at FAR 1e-4: too few impostor pairs (3,000), EER" in summary(one)
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:60], lambda data: b"", lambda data: b"<html>"])

@@ -18,7 +18,7 @@ from mobileface.arch import LGAF
 from mobileface.models import build
 from mobileface.models.lgaf import WeightedConcatenation, WeightedSum, shares
 from mobileface.models.quality import FeatureQuality, energy, entropy
-from mobileface.statistics import end_step
+from mobileface.statistics import NormStatistics, end_step
 from tests.models.by_hand import State, normed, pixels, prelu, randomised
 from tests.strategies import LGAF_SETTINGS, examples, lgaf_setting, lgafs
 
@@ -298,14 +298,28 @@ def test_bf16_embeddings_are_near_those_of_float32(name: str) -> None:
     assert F.cosine_similarity(found, exact).min() > 0.99
 
 
-@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_a_step_compiles_in_one_graph(backend: str) -> None:
-    """`fullgraph`: an error wherever the tracer would have to leave it."""
+@pytest.mark.parametrize("kind", ["energy", "entropy"])
+def test_the_fusion_is_one_graph_for_the_compiler(kind: str) -> None:
+    """`fullgraph`: an error wherever the tracer would have to leave it, in training with its statistics too."""
+    net = with_statistics(build(lgaf_setting("paper" if kind == "energy" else kind))).train()
+    fusion, features = net.get_submodule("lgf"), torch.randn(2, 4, 32, generator=torch.Generator().manual_seed(0))
+    wanted = fusion(*features)
+    sums = [part.step.sums.clone() for part in fusion.modules() if isinstance(part, NormStatistics)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns about its own internals here
+        found = torch.compile(fusion, backend="eager", fullgraph=True)(*features)
+    torch.testing.assert_close(found, wanted)
+    twice = [part.step.sums for part in fusion.modules() if isinstance(part, NormStatistics)]
+    torch.testing.assert_close(twice, [2 * value for value in sums])
+
+
+@pytest.mark.slow
+def test_a_step_compiles_in_one_graph() -> None:
     net = with_statistics(build(lgaf_setting("paper"))).train()
     other = copy.deepcopy(net)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its own internals here
-        faster = torch.compile(net, backend=backend, fullgraph=True, dynamic=False)
+        faster = torch.compile(net, fullgraph=True, dynamic=False)
         found = faster(pixels(4))
         found.square().sum().backward()
     wanted = other(pixels(4))

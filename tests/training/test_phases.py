@@ -245,7 +245,7 @@ def test_a_later_phase_that_cannot_train_is_refused_before_the_first(
 
 def test_identities_of_the_long_tail_are_left_out(shared_faces: Path, make_plan_data: MakeData, tmp_path: Path) -> None:
     data = make_plan_data(shared_faces, data={"min_images": 7, "validate": {"identities": 0}})
-    with pytest.raises(InputError, match="0 training images are fewer than one batch of 4"):
+    with pytest.raises(InputError, match=r"data\.min_images 7 leaves 0 of 5 identities"):
         train(data, tmp_path / "run")
     plan = parse_plan(make_plan_data(shared_faces, data={"min_images": 6}), "x")
     assert split_identities(open_faces(plan), 0.4, 5, 6).long_tail == 0

@@ -268,7 +268,7 @@ def test_watching_changes_no_weight(whole: Path, shared_faces: Path, make_plan: 
         assert [key for key in one if not torch.equal(one[key], two[key])] == []
 
 
-@pytest.mark.parametrize("written", [2, 3, 4])
+@pytest.mark.parametrize("written", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4))])
 def test_rows_come_once_when_a_training_goes_on(
     written: int, whole: Path, shared_faces: Path, make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
