@@ -25,7 +25,7 @@ from mobileface.embedders.opening import open_embedder
 from mobileface.errors import CheckFailed, InputError
 from mobileface.files import write_json
 from mobileface.models import build
-from mobileface.report.text import percent
+from mobileface.report.ladder import percent_and_deviation
 from mobileface.training import checkpoint, loop
 from mobileface.zoo import find_arch
 
@@ -287,9 +287,9 @@ def test_a_ladder_is_judged_phase_by_phase(recipe: Path, tmp_path: Path, cache: 
     for folder, phase in zip(("1-first", "2-second"), phases, strict=True):
         kept = json.loads((run / "phases" / folder / "evaluation" / "held_out.json").read_text())
         assert phase["results"] == [{key: kept[key] for key in ("set", "accuracy", "std")}]
-        assert f"{percent(kept['accuracy'])} ± {100 * kept['std']:.2f}" in page
+        assert percent_and_deviation(kept) in page
     assert phases[1]["results"][0]["accuracy"] == json.loads((run / "card.json").read_text())["results"][0]["accuracy"]
-    assert "combined + support_vector + class-balanced + semi_hard triplet + pk batches" in page
+    assert "arcface → combined" in page
     before = files(run)
     make(recipe, run)
     assert {name for name, when in files(run).items() if before[name] != when} <= {"card.json", "report.html"}
