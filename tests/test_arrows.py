@@ -41,6 +41,7 @@ ABOVE = (
     "mobileface.cleaning",
     "mobileface.video",
     "mobileface.report",
+    "mobileface.understanding",
 )
 FLOOR = (
     "mobileface.errors",
@@ -48,6 +49,7 @@ FLOOR = (
     "mobileface.distributed",
     "mobileface.statistics",
     "mobileface.unionfind",
+    "mobileface.correlation",
 )
 
 # who -> what it must not import, at any depth of its source

@@ -31,7 +31,7 @@ MakeData = Callable[..., dict[str, Any]]
 Captured = pytest.CaptureFixture[str]
 COMMANDS = [
     [], ["make"], ["train"], ["evaluate"], ["export"], ["import"], ["report"], ["data"], ["data", "synth"],
-    ["data", "info"], ["data", "pack"], ["data", "align"], ["data", "look"],
+    ["data", "info"], ["data", "pack"], ["data", "align"], ["data", "look"], ["understand"],
 ]  # fmt: skip
 ODD_PEOPLE = [
     b"\xff\xfe person", b"<script>alert(1)<b>", b"..dots..", b"[bold]a[", b"\"onload='x\" & :smile:",

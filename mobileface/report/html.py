@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from mobileface.files import atomic_path
@@ -33,6 +33,11 @@ def write_report(run: Path, budget: Budget | None = None) -> Path:
 
 def render(files: RunFiles) -> str:
     """The page as text."""
+    return template("report.html").render(**context(files))
+
+
+def template(name: str) -> Template:
+    """A page of this folder: escaped, strict, with the style sheet in `style`."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -42,8 +47,8 @@ def render(files: RunFiles) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": text.percent, "breakable": text.breakable}
-    style = Markup((HERE / "style.css").read_text(encoding="utf-8"))
-    return environment.get_template("report.html").render(style=style, **context(files))
+    environment.globals["style"] = Markup((HERE / "style.css").read_text(encoding="utf-8"))
+    return environment.get_template(name)
 
 
 def shown(value: object) -> object:

@@ -6,12 +6,11 @@ import base64
 from collections.abc import Sequence
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mobileface.data.images import Image, encode
 from mobileface.report import text
-from mobileface.report.html import HERE, shown
+from mobileface.report.html import template
 from mobileface.report.read import Json
 from mobileface.training.watch import LADDERS, LEVELS
 from mobileface.understanding import figures
@@ -19,24 +18,15 @@ from mobileface.understanding.inside import Images
 from mobileface.understanding.norms import Crops
 
 WORDS = {"norm": "feature norm", "probability": "probability of the own class"}
+SHORT = {"norm": "norm", "probability": "P_y"}
 MAPS_QUALITY = 85  # of the JPEG files of maps
 TRAJECTORIES = 6  # images whose way is drawn
 
 
 def render(numbers: Json, crops: Crops | None, maps: Sequence[Sequence[Images]]) -> str:
     """The page as text. maps: of each run its crops (B, 112, 112, 3), and each of its maps over them."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = Markup((HERE / "style.css").read_text(encoding="utf-8"))
     runs = [one_run(i, run, crops, drawn) for i, (run, drawn) in enumerate(zip(numbers["runs"], maps, strict=True))]
-    return environment.get_template("understanding.html").render(
-        style=style,
+    return template("understanding.html").render(
         scaling=scaling(numbers["gradients"]),
         data=numbers["data"],
         versions=list(numbers["versions"].items()),
@@ -120,7 +110,7 @@ def watched(key: str, found: Json) -> Json:
     for kind, measures in found["correlations"].items():
         named = [name for name, values in measures.items() if any(value is not None for value in values)]
         if named:
-            last = ", ".join(f"{WORDS[name]} {signed(measures[name][-1])}" for name in named)
+            last = ", ".join(f"{SHORT[name]} {signed(measures[name][-1])}" for name in named)
             curves = [measures[name] for name in named]
             svg = figures.correlations(f"{key}c{kind}", found["images"], curves, found["edges"])
             plots.append(figure(f"Correlation with {kind}", f"at the end {last}", svg, [WORDS[name] for name in named]))

@@ -118,7 +118,7 @@ def test_plots_and_pictures_are_all_there(page: Page, numbers: dict[str, Any]) -
 def test_the_watched_run_and_the_other(page: Page, numbers: dict[str, Any]) -> None:
     assert numbers["runs"][0]["watched"]["images"] == [100, 200]
     assert numbers["runs"][1]["watched"] is None
-    assert "at the end feature norm +0.20, probability of the own class +0.20" in page.text
+    assert "at the end norm +0.20, P_y +0.20" in page.text
     assert page.text.count("says nothing of watch") == 1
 
 
