@@ -198,6 +198,7 @@ def step(trainer: Trainer, parts: Sequence[Batch], rate: float) -> dict[str, Any
         last = number + 1 == len(parts)
         with _gradients_meet(trainer, last):
             with autocast(trainer.device, trainer.precision):
+                torch.manual_seed(_draw_seed(trainer, number))  # dropout draws from torch's own generator
                 embedded = trainer.forward(pixels)
             loss, found = weigh(trainer.terms, trainer.phase, _known(trainer, batch, pixels, embedded))
             (loss / len(parts)).backward()
@@ -220,6 +221,12 @@ def step(trainer: Trainer, parts: Sequence[Batch], rate: float) -> dict[str, Any
     epoch = (trainer.state.seen + trainer.phase.batch) / trainer.stream.sampler.epoch_length
     seconds = round(trainer.state.seconds, 3)
     return {"event": "step", "epoch": epoch, "lr": rate, "loss": whole, "terms": terms, "seconds": seconds}
+
+
+def _draw_seed(trainer: Trainer, number: int) -> int:
+    """What this micro-batch draws from: a function of where the training stands, so that resuming is exact."""
+    parts = [trainer.plan.seed, trainer.state.phase, trainer.state.seen, rank(), number]
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _known(trainer: Trainer, batch: Batch, pixels: Tensor, embeddings: Tensor) -> Forward:

@@ -43,12 +43,16 @@ def test_the_weight_that_stays_one_is_not_trained(kind: str) -> None:
     assert torch.equal(net.get_parameter("head.bn.weight"), torch.ones(32))
 
 
+NARROW = {"family": "lgaf", "depths": [1, 1, 2, 1], "widths": [8, 12, 16, 64], "embedding_dim": 32, "dropout": 0.4}
+
+
+@pytest.mark.parametrize("named", ["lgaf-micro", NARROW], ids=["lgaf-micro", "dropout"])
 def test_an_lgaf_trains_and_goes_on_exactly_where_it_was_stopped(
-    tmp_path: Path, shared_faces: Path, make_plan: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    named: Any, tmp_path: Path, shared_faces: Path, make_plan: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Statistics are in the checkpoint, and count what both micro-batches of a step have shown."""
     phase, every = {"images": 24, "accumulate": 2}, {"every_images": 8}
-    plan = make_plan(shared_faces, arch="lgaf-micro", phase=phase, checkpoint=every)
+    plan = make_plan(shared_faces, arch=named, phase=phase, checkpoint=every)
     arch = find_plan_arch(plan)
 
     def train(name: str) -> Path:
