@@ -20,7 +20,7 @@ from mobileface.data.faceset import FaceSet
 from mobileface.data.folder import FolderFaces
 from mobileface.data.images import BadImage, decode
 from mobileface.data.recordio import RecordFaces
-from mobileface.embedders.contract import Embedder
+from mobileface.embedders.contract import Embedder, embed_with_flip
 from mobileface.errors import InputError, visible
 from mobileface.files import atomic_path, write_json
 
@@ -100,8 +100,7 @@ def embed(faces: FaceSet, embedder: Embedder, progress: Progress | None = None) 
             except BadImage as error:
                 corrupt[i], good[row] = str(error), False
         if images:
-            pixels = np.stack(images)
-            both = embedder(pixels) + embedder(np.ascontiguousarray(pixels[:, :, ::-1]))
+            both = embed_with_flip(embedder, np.stack(images))
             lengths = np.linalg.norm(both, axis=1)
             if not (np.isfinite(lengths) & (lengths > 0)).all():
                 raise InputError(

@@ -89,6 +89,11 @@ class Embedder(Protocol):
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]: ...
 
 
+def embed_with_flip(embedder: Embedder, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(N, 112, 112, 3) -> (N, D): the raw embedding of each image plus that of its mirror image."""
+    return embedder(images) + embedder(np.ascontiguousarray(images[:, :, ::-1]))
+
+
 def check_finite(embeddings: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
     """Hand the embeddings (B, D) on, or raise InputError if any holds a NaN or an infinity."""
     bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))

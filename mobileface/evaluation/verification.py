@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mobileface.data.images import decode
 from mobileface.data.pairs import PairSet
-from mobileface.embedders.contract import CHOICES, Embedder
+from mobileface.embedders.contract import CHOICES, Embedder, embed_with_flip
 from mobileface.errors import InputError
 from mobileface.evaluation import scores as sc
 from mobileface.files import write_json
@@ -77,9 +77,7 @@ def embed(embedder: Embedder, pair_set: PairSet, flip: str, progress: Progress |
     for start in range(0, total, BATCH):
         indices = range(start, min(start + BATCH, total))
         images = np.stack([decode(pair_set.read(i), f"{pair_set.name}: {pair_set.key(i)}") for i in indices])
-        batch = embedder(images)
-        if flip == "sum":
-            batch = batch + embedder(np.ascontiguousarray(images[:, :, ::-1]))
+        batch = embed_with_flip(embedder, images) if flip == "sum" else embedder(images)
         embeddings[start : start + len(batch)] = batch
         if progress is not None:
             progress(indices.stop, total)

@@ -17,7 +17,7 @@ from torch import Tensor
 from mobileface.data.faces import FaceSource
 from mobileface.data.faceset import FaceSet
 from mobileface.data.images import BadImage, decode
-from mobileface.embedders.contract import Embedder
+from mobileface.embedders.contract import Embedder, embed_with_flip
 from mobileface.embedders.network import NetworkEmbedder
 from mobileface.errors import InputError
 from mobileface.training import checkpoint
@@ -90,8 +90,7 @@ def _embed(teacher: Embedder, source: FaceSource, rows: Sequence[int], out: NDAr
             continue
     if not images:
         return
-    pixels = np.stack(images)
-    both = teacher(pixels) + teacher(np.ascontiguousarray(pixels[:, :, ::-1]))
+    both = embed_with_flip(teacher, np.stack(images))
     length = np.linalg.norm(both, axis=1, keepdims=True)
     if not np.isfinite(length).all() or (length == 0).any():
         raise InputError(f"{teacher.path}: gives embeddings without a length for some images; wrong contract?")
