@@ -35,6 +35,7 @@ from mobileface.losses.forward import Forward
 from mobileface.losses.margins import MARGINS
 from mobileface.losses.negatives import NEGATIVES
 from mobileface.models import build
+from mobileface.training.device import autocast, keep_freed_memory, pick_precision
 from mobileface.zoo import find_arch
 
 DIM, BATCH, SCALE = 282, 256, 64.0
@@ -135,21 +136,25 @@ def against_full_matrix(classes: int) -> dict[str, Any]:
     return {"classes": classes, **{k: round(v, 4) for k, v in seconds.items()}, "share": round(share, 3), "limit": 1.0}
 
 
-def network_step() -> float:
+def network_step(precision: str) -> float:
     """Median seconds of lfrc-step5's forward and backward at BATCH, in parts of 32 as memory allows."""
+    cpu = torch.device("cpu")
     network = build(find_arch("lfrc-step5"), 0).to(memory_format=torch.channels_last)
     network.train()
     pixels = torch.randint(0, 256, (32, 3, 112, 112)).float().to(memory_format=torch.channels_last)
     times = []
     for _ in range(4):
         began = time.perf_counter()
-        network(pixels).square().mean().backward()
+        with autocast(cpu, precision):
+            embeddings = network(pixels)
+        embeddings.float().square().mean().backward()
         times.append(time.perf_counter() - began)
     return statistics.median(times[1:]) * BATCH / 32
 
 
 def every_loss(classes: int) -> dict[str, Any]:
     """Each margin with plain negatives, and ArcFace with each kind of negatives, against ArcFace."""
+    keep_freed_memory()  # as a training does
     forward = problem(classes)
     shapes = [(m, "plain") for m in MARGINS] + [("arcface", n) for n in NEGATIVES if n != "plain"]
     ways = {
@@ -159,11 +164,13 @@ def every_loss(classes: int) -> dict[str, Any]:
         for m, n in shapes
     }
     seconds = in_turns(ways)
-    whole = network_step() + seconds["arcface"]
+    precision = pick_precision("auto", torch.device("cpu"))
+    whole = network_step(precision) + seconds["arcface"]
     extra = {name: round(100 * (time - seconds["arcface"]) / whole, 2) for name, time in seconds.items()}
     return {
         "classes": classes, "seconds": {name: round(time, 4) for name, time in seconds.items()},
-        "arcface_training_step_seconds": round(whole, 3), "extra_percent_of_it": extra, "limit_percent": LOSS_LIMIT,
+        "precision": precision, "arcface_training_step_seconds": round(whole, 3), "extra_percent_of_it": extra,
+        "limit_percent": LOSS_LIMIT,
     }  # fmt: skip
 
 

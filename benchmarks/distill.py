@@ -14,16 +14,16 @@ result file is written after each. NO_RESULT in the environment: nothing is writ
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from benchmarks.environment import write_result
-from benchmarks.runs import make_run, recipe, spread
+from benchmarks.runs import Job, Row, make_rows, recipe, spread
 
 RECIPE = "student-from-teacher.yaml"
 ALONE = {"cosine": "distillation", "relational": "relational_distillation", "logits": "logit_distillation"}
@@ -45,18 +45,17 @@ def plan_of(way: str, seed: int, images: int) -> dict[str, Any]:
     return {**plan, **changes, "name": f"distill-{way}", "seed": seed, "export": {"formats": []}}
 
 
-def run(way: str, seed: int, images: int, data: Path, out: Path) -> dict[str, Any]:
-    """Make one run, unless it is there; returns what it reached."""
-    card = make_run(plan_of(way, seed, images), data, out / f"{way}-{seed}")
+def row_of(way: str, seed: int, card: dict[str, Any]) -> Row:
+    """What one run reached."""
     reached = {SETS[result["set"]]: result["accuracy"] for result in card["results"]}
     kept = ("held_out_auc", "images_seen", "best_at", "seconds", "precision")
     training = {key: card["training"][key] for key in kept}
     return {"way": way, "seed": seed, "flops_lfrc": card["budget"]["flops_lfrc"], **reached, **training}
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(rows: list[Row]) -> Row:
     """Mean and spread over seeds of each way and set, and its mean gain over `scratch` of the same seeds."""
-    found: dict[str, Any] = {}
+    found: Row = {}
     scratch = {row["seed"]: row for row in rows if row["way"] == "scratch"}
     for way in dict.fromkeys(row["way"] for row in rows):
         own = [row for row in rows if row["way"] == way]
@@ -67,15 +66,18 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def publish(rows: list[Row]) -> None:
+    """Write the result file."""
+    write_result("distill", {"recipe": RECIPE, "runs": rows, "summary": summary(rows)})
+
+
 def main(data: Path, out: Path = Path("runs/distill"), seeds: int = 3, images: int = 64_000) -> None:
     """All runs, seed by seed, so that a benchmark that is stopped has compared all ways equally often."""
-    rows = []
-    for seed in range(seeds):
-        for way in WAYS:
-            rows.append(run(way, seed, images, data, out))
-            print(json.dumps(rows[-1]))
-            if "NO_RESULT" not in os.environ:
-                write_result("distill", {"recipe": RECIPE, "runs": rows, "summary": summary(rows)})
+    jobs = [
+        Job(out / f"{way}-{seed}", plan_of(way, seed, images), partial(row_of, way, seed))
+        for seed, way in product(range(seeds), WAYS)
+    ]
+    make_rows(jobs, data, publish)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,15 @@ written after each, so it can be stopped and taken up again.
 
 from __future__ import annotations
 
-import json
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from benchmarks.environment import write_result
-from benchmarks.runs import make_run, recipe, spread
+from benchmarks.runs import Job, Row, make_rows, recipe, spread
 
 RECIPE = "progressive-small.yaml"
 WAYS = ("arcface", "all", "ladder")
@@ -38,9 +39,8 @@ def plan_of(way: str, seed: int) -> dict[str, Any]:
     return {**plan, "name": f"progressive-{way}", "seed": seed, "export": {"formats": []}}
 
 
-def run(way: str, seed: int, data: Path, out: Path) -> dict[str, Any]:
-    """Make one run, unless it is there; returns what it reached."""
-    card = make_run(plan_of(way, seed), data, out / f"{way}-{seed}")
+def row_of(way: str, seed: int, card: dict[str, Any]) -> Row:
+    """What one run reached."""
     training = card["training"]
     return {
         "way": way,
@@ -61,9 +61,9 @@ def run(way: str, seed: int, data: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(rows: list[Row]) -> Row:
     """Mean and spread over seeds: of each way, and of each phase of the ladder."""
-    found: dict[str, Any] = {}
+    found: Row = {}
     for way in WAYS:
         own = [row for row in rows if row["way"] == way]
         if own:
@@ -74,14 +74,18 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def publish(rows: list[Row]) -> None:
+    """Write the result file."""
+    write_result("progressive", {"recipe": RECIPE, "runs": rows, "summary": summary(rows)})
+
+
 def main(data: Path, out: Path = Path("runs/progressive"), seeds: int = 3) -> None:
     """All runs, seed by seed, so that a run that is stopped has compared all ways equally often."""
-    rows = []
-    for seed in range(seeds):
-        for way in WAYS:
-            rows.append(run(way, seed, data, out))
-            write_result("progressive", {"recipe": RECIPE, "runs": rows, "summary": summary(rows)})
-            print(json.dumps(rows[-1]))
+    jobs = [
+        Job(out / f"{way}-{seed}", plan_of(way, seed), partial(row_of, way, seed))
+        for seed, way in product(range(seeds), WAYS)
+    ]
+    make_rows(jobs, data, publish)
 
 
 if __name__ == "__main__":

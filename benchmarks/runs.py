@@ -1,17 +1,32 @@
-"""Trainings that several benchmarks make: a plan in, a run folder's card out; a run that is there is not made again."""
+"""Trainings that several benchmarks make: plans in, a row of what each reached out; what is there is not made again."""
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mobileface.files import write_json
+
 RECIPES = Path(__file__).parent.parent / "recipes"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A plan as plain data, the run folder it is made in, and what to keep of the run's card."""
+
+    folder: Path
+    plan: dict[str, Any]
+    row_of: Callable[[dict[str, Any]], Row]
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -22,14 +37,40 @@ def recipe(name: str) -> dict[str, Any]:
     return found
 
 
+def make_rows(jobs: list[Job], data: Path, publish: Callable[[list[Row]], object]) -> None:
+    """A row for each job, kept in its folder. `publish` is given all that are there, behind each that was made.
+
+    With NO_RESULT in the environment nothing is published.
+    """
+    rows = [_kept(job) for job in jobs]
+    for number, job in enumerate(jobs):
+        if rows[number] is None:
+            rows[number] = row = job.row_of(make_run(job.plan, data, job.folder))
+            write_json(job.folder / "row.json", {"plan": job.plan, "row": row})
+            print(json.dumps(row), flush=True)
+        if "NO_RESULT" not in os.environ:
+            publish([row for row in rows if row is not None])
+
+
+def _kept(job: Job) -> Row | None:
+    """The row that is there; one of another plan ends the benchmark."""
+    file = job.folder / "row.json"
+    if not file.exists():
+        return None
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if found["plan"] != job.plan:
+        sys.exit(f"{job.folder}: holds a run of another plan; give another --out")
+    kept: Row = found["row"]
+    return kept
+
+
 def make_run(plan: dict[str, Any], data: Path, folder: Path) -> dict[str, Any]:
-    """`mobileface make`, unless `folder` holds its report already; returns the card."""
+    """`mobileface make`, which goes on with what is there and refuses another plan; returns the card."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     file = folder.parent / f"{folder.name}.yaml"
     file.write_text(yaml.safe_dump(plan))
-    if not (folder / "report.html").exists():
-        command = [sys.executable, "-m", "mobileface", "make", str(file), "--data", str(data), "--out", str(folder)]
-        subprocess.run(command, check=True)
+    command = [sys.executable, "-m", "mobileface", "make", str(file), "--data", str(data), "--out", str(folder)]
+    subprocess.run(command, check=True)
     card: dict[str, Any] = json.loads((folder / "card.json").read_text())
     return card
 

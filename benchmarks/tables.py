@@ -50,6 +50,11 @@ def speed(results: Callable[[str], Result | None]) -> list[list[str]]:
         rows.append(
             ["costliest loss, of ArcFace's step of `lfrc-step5`", extra, f"at most {losses['limit_percent']:.0f} %"]
         )
+    if found := results("train_speed_cpu"):
+        for arch in ("lfrc-step5", "mobilefacenet"):
+            ratio = found["against_plain"].get(arch, {}).values()
+            shown = f"{max(ratio):.2f} times the images" if ratio else "not run"
+            rows.append([f"training `{arch}`, two cores, over plain fp32", shown, "2.0 times"])
     if found := results("onnx_prelu"):
         for row in found["rows"]:
             ratio = f"{row['ratio_median']:.2f} of the time"
@@ -84,11 +89,34 @@ def ladder(results: Callable[[str], Result | None]) -> list[list[str]]:
     """Ways to spend the same images, and the ladder's phases: LFW, mean and deviation over seeds."""
     rows = [["what", "LFW", "runs"]]
     for name, found in (results("progressive") or {"summary": {}})["summary"].items():
-        deviation = "–" if found["lfw_std"] is None else f"{100 * found['lfw_std']:.2f}"
-        rows.append([_WAYS.get(name, name), f"{100 * found['lfw_mean']:.2f} ± {deviation} %", str(found["runs"])])
+        rows.append([_WAYS.get(name, name), _percent(found["lfw_mean"], found["lfw_std"]), str(found["runs"])])
     return rows
 
 
+def distillation(results: Callable[[str], Result | None]) -> list[list[str]]:
+    """Ways to teach a student at equal images: mean and deviation over seeds."""
+    rows = [["terms", "LFW", "CFP-FP, folds 9-10", "runs"]]
+    for way, found in (results("distill") or {"summary": {}})["summary"].items():
+        shown = [_percent(found[f"{name}_mean"], found[f"{name}_std"]) for name in ("lfw", "cfp_fp_9_10")]
+        rows.append([_TEACHING.get(way, f"{way} distillation alone"), *shown, str(found["runs"])])
+    return rows
+
+
+def adaface(results: Callable[[str], Result | None]) -> list[list[str]]:
+    """Losses under more and more augmentation, and AdaFace's own parts: mean and deviation over seeds."""
+    rows = [["loss", "augmentation p", "LFW", "LFW at 28 px", "runs"]]
+    for found in (results("adaface") or {"summary": []})["summary"]:
+        shown = [_percent(found[f"{name}_mean"], found[f"{name}_std"]) for name in ("lfw", "lfw_shrunk")]
+        rows.append([_LOSSES.get(found["loss"], found["loss"]), f"{found['p']:g}", *shown, str(found["runs"])])
+    return rows
+
+
+def _percent(mean: float, deviation: float | None) -> str:
+    return f"{100 * mean:.2f} ± {'–' if deviation is None else f'{100 * deviation:.2f}'} %"
+
+
+_LOSSES = {"arcface": "ArcFace", "curricular": "CurricularFace", "adaface": "AdaFace"}
+_TEACHING = {"scratch": "classification, no teacher", "mixed": "the recipe's own mix"}
 _WAYS = {"arcface": "ArcFace alone", "all": "all losses from the start", "ladder": "the ladder"}
 _MODELS = {"teacher": "teacher", "distill_real": "student, 188.5 MFLOPs"}
 TABLES: dict[str, Callable[[Callable[[str], Result | None]], list[list[str]]]] = {
@@ -96,6 +124,8 @@ TABLES: dict[str, Callable[[Callable[[str], Result | None]], list[list[str]]]] =
     "accuracy": accuracy,
     "demo": demo,
     "ladder": ladder,
+    "distillation": distillation,
+    "adaface": adaface,
 }
 
 

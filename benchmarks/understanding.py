@@ -1,33 +1,39 @@
 """What margin and norm do on our own small networks: the numbers and pictures of docs/understanding.md.
 
-    python -m benchmarks.understanding [--out DIR]
+    python -m benchmarks.understanding [--out DIR] [--data FACES]
 
-Three trainings on the procedural faces of recipes/demo.yaml, each watched (`watch: 64`): ArcFace and AdaFace on `tiny`,
-the second with AdaFace's augmentation; CosFace on a small LGAF. Then `mobileface understand` over all of them. Writes
-benchmarks/results/understanding.json and docs/understanding/. Nine minutes of one CPU core, nearly all of it
-training; a run that is there is not made again. All pictures show procedural people.
+Four trainings on the procedural faces of recipes/demo.yaml, one seed each, each watched (`watch: 64`): on `tiny`
+ArcFace with the demo's augmentation, ArcFace and AdaFace with AdaFace's; CosFace on a small LGAF. Then
+`mobileface understand` over all of them. Writes benchmarks/results/understanding.json and docs/understanding/.
+FACES, an image folder or a .rec of real crops: their norms, as numbers only. A quarter of an hour of one CPU
+core, nearly all of it training; a run that is there is not made again. All pictures show procedural people.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import typer
 import yaml
 from numpy.typing import NDArray
 
-from benchmarks.environment import RESULTS, write_result
+from benchmarks.environment import write_result
 from benchmarks.pictures import sheet
 from benchmarks.runs import recipe
-from benchmarks.tables import BLOCK
+from benchmarks.understanding_measures import (
+    gates,
+    local_share,
+    margin_statistics,
+    spread,
+    watched,
+    watching_cost,
+)
+from benchmarks.understanding_tables import render
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "understanding.md"
 PICTURES = DOCUMENT.with_suffix("")
@@ -41,13 +47,21 @@ SMALL_LGAF = {
     "embedding_dim": 64,
     "shortcut": "subsample",
 }
-ADAFACE_VIEW = ["flip", "affine", "crop_paste", {"kind": "low_resolution", "least": 0.2}, "photometric"]
+# the demo's first two, and AdaFace's own three as its public code has them
+ADAFACE_VIEW = [
+    "flip",
+    "affine",
+    "crop_paste",
+    {"kind": "low_resolution", "least": 0.2, "interpolations": ["nearest", "linear", "area", "cubic", "lanczos4"]},
+    "photometric",
+]
 
 
 def plans() -> dict[str, Json]:
     """The trainings by name, as plain data: the demo's plan, another loss, network, augmentation or length."""
     ways: dict[str, Json] = {
         "arcface": {},
+        "arcface-augmented": {"view": ADAFACE_VIEW},
         "adaface": {"margin": {"kind": "adaface", "margin": 0.3}, "view": ADAFACE_VIEW},
         "lgaf": {"margin": {"kind": "cosface", "cosine": 0.2}, "arch": SMALL_LGAF, "images": 8_000},
     }
@@ -75,13 +89,19 @@ def train(plan: Json, folder: Path) -> None:
 
 def draw(numbers: Json, folder: Path) -> None:
     """The document's pictures, from the JSON that `mobileface understand` has written."""
-    from mobileface.understanding import page
+    from mobileface.understanding import figures, page
 
+    real: list[Json] = []
     plots = {"gradients": page.scaling(numbers["gradients"])["plots"]}
     for i, run in enumerate(numbers["runs"]):
-        if run["watched"] is not None:
-            plots[f"training-{run['name']}"] = page.watched(f"w{i}", run["watched"])["plots"]
+        plots[f"training-{run['name']}"] = page.watched(f"w{i}", run["watched"])["plots"]
         plots[f"factors-{run['name']}"] = [page.factor(f"f{i}{k}", k, found) for k, found in run["factors"].items()]
+        for branch, found in (run["norms"] or {}).items():
+            marks = [found["quantiles"][share] for share in ("0.05", "0.5", "0.95")]
+            svg = figures.histogram(f"r{i}{branch}", found["histogram"]["edges"], found["histogram"]["counts"], marks)
+            real.append(page.figure(f"{run['name']}, {branch}", "", svg))
+    if real:
+        plots["norms-real"] = real
     folder.mkdir(exist_ok=True)
     for name, chosen in plots.items():
         (folder / f"{name}.svg").write_text(sheet(chosen), encoding="utf-8")
@@ -108,82 +128,62 @@ def draw_maps(run: Path, path: Path) -> None:
     path.write_bytes(encode(draw_rows(rows), quality=85))
 
 
-def summary(run: Json, folder: Path) -> Json:
+def numbers_alone(found: Json) -> Json:
+    """The norms of one branch without the names of the images that the page shows."""
+    return {key: value for key, value in found.items() if key != "shown"}
+
+
+def summary(run: Json, plan: Json, folder: Path) -> Json:
     """What the document prints of one run."""
     training = json.loads((folder / "card.json").read_text())["training"]
     return {
         "name": run["name"],
         "arch": run["arch"],
         "losses": run["losses"],
+        "augmentation": "AdaFace's" if plan["phases"][0]["views"] == {"clean": ADAFACE_VIEW} else "the demo's",
         "images": training["images_seen"],
         "held_out_auc": training["held_out_auc"],
+        "margin_statistics": margin_statistics(folder),
         "watched": {key: run["watched"][key] for key in ("images", "correlations", "levels")},
         "factors": run["factors"],
+        "norms": {branch: numbers_alone(found) for branch, found in (run["norms"] or {}).items()},
     }
 
 
-def watching_cost(images: int = 256) -> Json:
-    """Processor seconds of one row of the log on `tiny`, and of the images that it embeds alone."""
-    from mobileface.models import build
-    from mobileface.training.watch import LEVELS, Watched, watch
-    from mobileface.zoo import find_arch
-
-    torch.set_num_threads(1)
-    network = build(find_arch("tiny")).eval()
-    crops = np.random.default_rng(0).integers(0, 256, (images, 112, 112, 3), np.uint8)
-    began = time.process_time()
-    watch(network, torch.nn.ModuleDict(), Watched(crops, torch.zeros(images, dtype=torch.int64)), torch.device("cpu"))
-    return {"images": images, "embedded": images * len(LEVELS), "cpu_seconds": round(time.process_time() - began, 2)}
-
-
-# -- the document's tables
-
-
-def tables(result: Json) -> dict[str, list[list[str]]]:
-    """By name, the head first."""
-    from mobileface.understanding.page import correlations, signed
-
-    factors, watched = [], []
-    for run in result["runs"]:
-        for row in correlations(run["factors"]):
-            factors = factors or [["run", "norm of", *row["cells"]]]
-            factors.append([run["name"], row["branch"], *row["cells"].values()])
-        found = run["watched"]["correlations"]
-        columns = [(kind, measure) for kind in found for measure in found[kind]]
-        watched = watched or [["run", "images seen", *(f"{kind}: {measure}" for kind, measure in columns)]]
-        for at, images in enumerate(run["watched"]["images"]):
-            values = [signed(found[kind][measure][at]) for kind, measure in columns]
-            watched.append([run["name"], f"{images:,.0f}", *values])
-    return {"factors": factors, "watched": watched}
-
-
-def render(text: str) -> str:
-    """The document with each of its tables made anew from the result file."""
-    made = tables(json.loads((RESULTS / "understanding.json").read_text()))
-
-    def table(match: re.Match[str]) -> str:
-        head, *rows = made[match[2]]
-        return (
-            match[1]
-            + "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
-            + "\n"
-            + match[3]
-        )
-
-    return BLOCK.sub(table, text)
-
-
-def main(out: Path = Path("runs/understanding")) -> None:
+def main(out: Path = Path("runs/understanding"), data: Path | None = None) -> None:
     """Train, look, draw, write the tables."""
+    from mobileface.data.info import open_source
+    from mobileface.embedders.contract import InputContract
+    from mobileface.embedders.network import open_run
+    from mobileface.understanding.factors import FACTORS, PEOPLE, factor_norms, pictures
+    from mobileface.understanding.inside import in_batches
+    from mobileface.understanding.norms import read_crops
+
     for name, plan in plans().items():
         train(plan, out / name)
     runs = [str(out / name) for name in plans()]
-    subprocess.run([sys.executable, "-m", "mobileface", "understand", *runs, "--out", str(out)], check=True)
+    command = [sys.executable, "-m", "mobileface", "understand", *runs, "--out", str(out)]
+    subprocess.run([*command, *(["--data", str(data)] if data else [])], check=True)
     numbers = json.loads((out / "understanding.json").read_text())
+    for run in numbers["runs"]:
+        run["watched"] = watched(plans()[run["name"]], out / run["name"])
     draw(numbers, PICTURES)
     draw_maps(out / "lgaf", PICTURES / "maps-lgaf.jpg")
-    found = [summary(run, out / run["name"]) for run in numbers["runs"]]
-    write_result("understanding", {"watching": watching_cost(), "runs": found})
+    lgaf = open_run(out / "lgaf", InputContract())
+    drawn = {name: pictures(factor, PEOPLE) for name, factor in FACTORS.items()}
+    for name, found in numbers["runs"][-1]["factors"].items():
+        found["branches"] |= factor_norms(local_share(lgaf), FACTORS[name], drawn[name])["branches"]
+    faces = {"procedural": np.concatenate([images.reshape(-1, *images.shape[2:]) for images in drawn.values()])}
+    if data is not None:
+        faces["real"] = read_crops(open_source(data)).images
+    attention = {
+        kind: {name: spread(v) for f in (local_share, gates) for name, v in in_batches(f(lgaf), images).items()}
+        for kind, images in faces.items()
+    }
+    found = [summary(run, plans()[run["name"]], out / run["name"]) for run in numbers["runs"]]
+    write_result(
+        "understanding", {"watching": watching_cost(), "data": numbers["data"], "attention": attention, "runs": found}
+    )
     DOCUMENT.write_text(render(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
 
 

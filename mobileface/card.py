@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from mobileface.data.faceset import FaceSet
 from mobileface.embedders.contract import Embedder
+from mobileface.files import sha256
 
 TRAINING = ("mobileface", "torch", "numpy", "opencv-python-headless", "safetensors")
 LIBRARIES = (*TRAINING, "onnx", "onnxscript", "onnxruntime")
@@ -43,6 +45,11 @@ def describe_data(faces: FaceSet, licence: str, skipped: list[str]) -> dict[str,
         "skipped": skipped,
         "licence": licence,
     }
+
+
+def describe_start(folder: Path) -> dict[str, Any]:
+    """The run folder that a training began with: its name, and the hash of its weights."""
+    return {"path": folder.name, "sha256": sha256(folder / "model.safetensors")}
 
 
 def describe_teacher(teacher: Embedder | None) -> dict[str, Any] | None:

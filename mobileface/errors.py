@@ -41,16 +41,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {found[0]!r}?)" if found else ""
 
 
-def guarded(command: Callable[[], int | None], debug: bool = False) -> int:
+def guarded(command: Callable[[], int | None], debug: bool = False, goes_on: bool = False) -> int:
     """Run `command` and return its exit code; an error becomes one line on stderr.
 
-    With `debug` the traceback is printed as well. Errors of the operating system (a full disk, a file that
-    is not there) count as bad input: they end in one line as well.
+    With `debug` the traceback is printed as well; `goes_on` is for a command that loses nothing by an interrupt.
+    Errors of the operating system (a full disk, a file that is not there) count as bad input: one line as well.
     """
     try:
         return command() or 0
     except KeyboardInterrupt:
-        print("interrupted; what was saved stays, and the same command goes on from there", file=sys.stderr)
+        on, anew = "what was saved stays, and the same command goes on from there", "the same command begins anew"
+        print(f"interrupted; {on if goes_on else anew}", file=sys.stderr)
         return INTERRUPTED
     except (MobileFaceError, OSError, MemoryError) as error:
         if debug:

@@ -6,7 +6,6 @@ With `cli`, the only file of this package that imports `search` and `export`.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import math
 import os
@@ -26,23 +25,18 @@ from export.images import parity_images
 from export.parity import BATCHES
 from export.run import NOT_STATED, PACKAGES, export_run
 from mobileface.arch import Arch, arch_from_dict, load_arch
-from mobileface.card import describe_data, describe_teacher, versions
-from mobileface.data.blends import BlendedFaces
-from mobileface.data.faces import FaceSource
-from mobileface.data.faceset import FaceSet, split_identities
-from mobileface.data.folder import FolderFaces
+from mobileface.card import describe_data, describe_start, describe_teacher, versions
 from mobileface.data.images import BadImage, decode
 from mobileface.data.pairs import open_pairs
-from mobileface.data.recordio import RecordFaces
-from mobileface.data.synthetic import VERSION as SYNTHETIC_VERSION
-from mobileface.data.synthetic import write_synthetic
 from mobileface.distributed import first_then_others, rank
-from mobileface.embedders.contract import Embedder, InputContract
+from mobileface.embedders.contract import InputContract
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import InputError
 from mobileface.evaluation.verification import check_names, evaluate, file_name, write_verification
-from mobileface.files import atomic_path, cache_folder, locked, sha256, write_json
-from mobileface.training.plan import Plan, Source, Synthetic, Teacher, read_plan
+from mobileface.files import atomic_path, locked, sha256, write_json
+from mobileface.training.plan import Plan, read_plan
+from mobileface.training.run_folder import check_run_folder
+from mobileface.training.sources import data_root, open_faces, start_folder, teach, write_synthetic_once
 from mobileface.zoo import find_arch
 from search.budget import find_budget, judge, per_stage, require_fits
 
@@ -131,6 +125,7 @@ def train_plan(plan: Plan, out: Path | None, console: Console) -> Path:
             "budget": {**verdict, "per_stage": per_stage(arch)},
             "data": describe_data(faces, plan.data.licence, facts["skipped"]),
             "teacher": describe_teacher(teacher),
+            "start": None if plan.start is None else describe_start(start_folder(plan)),
             "training": facts,
             "versions": versions(),
             "results": [],
@@ -140,7 +135,9 @@ def train_plan(plan: Plan, out: Path | None, console: Console) -> Path:
 
 
 def find_plan_arch(plan: Plan) -> Arch:
-    """The architecture that a plan names or holds."""
+    """The architecture that a plan names or holds, or that of the run it begins with."""
+    if plan.arch is None:
+        return load_arch(start_folder(plan) / "arch.json")
     return find_arch(plan.arch) if isinstance(plan.arch, str) else arch_from_dict({"name": plan.name, **plan.arch})
 
 
@@ -156,44 +153,6 @@ def run_budget(run: Path) -> dict[str, Any]:
     """The budget of a run folder by its plan and architecture, as its card will hold it."""
     plan, arch = read_plan(run / "plan.yaml"), load_arch(run / "arch.json")
     return {**budget_verdict(plan, arch), "per_stage": per_stage(arch)}
-
-
-def check_run_folder(run: Path, plan: Plan, arch: Arch) -> None:
-    """A new folder, or one that holds a run of the same plan and architecture; anything else is an InputError.
-
-    A run that failed before it saved anything does not count: its plan is what has to be mended.
-    """
-    if not os.fspath(run).isprintable():
-        raise InputError(f"{run}: wanted a name of printable text for a run folder (TensorBoard takes no other)")
-    if (run / "plan.yaml").exists() and not (run / "checkpoints").exists():
-        return
-    if (run / "plan.yaml").exists():
-        before, now = (_what_counts(p).to_yaml() for p in (read_plan(run / "plan.yaml"), plan))
-        if before != now:
-            raise InputError(f"{run}: holds a run of another plan ({_difference(before, now)}); give another --out")
-        if (run / "arch.json").exists() and load_arch(run / "arch.json") != arch:
-            raise InputError(f"{run}: was begun when {arch.name} had other rows (arch.json); give another --out")
-    elif run.exists() and [p for p in run.iterdir() if not p.name.startswith(".") and p.name != "arch.json"]:
-        raise InputError(f"{run}: is not empty and holds no plan.yaml; give another --out")
-
-
-def _what_counts(plan: Plan) -> Plan:
-    """The plan without what may change while a run goes on: how many bad images it puts up with."""
-    return plan.model_copy(update={"data": plan.data.model_copy(update={"max_corrupt": 0})})
-
-
-def _difference(before: str, now: str) -> str:
-    """The first line in which two plans differ."""
-    pairs = zip(_flat(yaml.safe_load(before)), _flat(yaml.safe_load(now)), strict=False)
-    return next((f"{old} there, {new} here" for old, new in pairs if old != new), "a shorter or longer one")
-
-
-def _flat(value: Any, key: str = "") -> list[str]:
-    if isinstance(value, dict):
-        return [line for k, v in value.items() for line in _flat(v, f"{key}.{k}" if key else str(k))]
-    if isinstance(value, list):
-        return [line for i, v in enumerate(value) for line in _flat(v, f"{key}.{i}")]
-    return [f"{key}={value}"]
 
 
 def import_release(file: Path, name: str, out: Path, color: str | None, licence: str | None) -> str:
@@ -238,83 +197,6 @@ def import_release(file: Path, name: str, out: Path, color: str | None, licence:
 def _now() -> str:
     """The time for a card."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-# -- data
-
-
-def data_root(plan: Plan) -> Path:
-    """Where the plan's paths begin; synthetic faces lie in the user's cache, by what they were drawn from."""
-    if plan.data.synthetic:
-        key = json.dumps([SYNTHETIC_VERSION, plan.data.synthetic.model_dump()], sort_keys=True)
-        return cache_folder() / "synthetic" / hashlib.sha256(key.encode()).hexdigest()[:16]
-    return Path(plan.data.root)
-
-
-def write_synthetic_once(wanted: Synthetic, root: Path, console: Console) -> None:
-    """Write train.rec and held_out.bin as the folder `root`, unless it is there: all of it or nothing."""
-    if root.exists():
-        return
-    console.print(f"writing {wanted.identities * wanted.images:,} synthetic faces to {root}", highlight=False)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".making-") as folder:
-        made = Path(folder) / "set"
-        write_synthetic(made, **wanted.model_dump())
-        if not root.exists():  # another process may have been faster
-            made.rename(root)
-
-
-def open_faces(plan: Plan) -> FaceSet:
-    """The plan's training sources as one set, with blends of those images that are not held out."""
-    sources = [_open_source(source, data_root(plan)) for source in plan.data.train]
-    faces = FaceSet(sources)
-    if plan.teacher is None or not plan.teacher.blends:
-        return faces
-    chosen = split_identities(faces, plan.data.validate_.identities, plan.seed, plan.data.min_images).train
-    return FaceSet([*sources, BlendedFaces(faces, chosen, plan.teacher.blends, plan.seed)])
-
-
-def _open_source(source: Source, root: Path) -> FaceSource:
-    lists = (source.include, source.exclude, source.scores)
-    include, exclude, scores = (None if name is None else root / name for name in lists)
-    if source.rec is not None:
-        return RecordFaces(root / source.rec, cache_folder(), exclude)
-    assert source.folder is not None  # the plan has checked it
-    return FolderFaces(root / source.folder, include, exclude, source.labelled, scores)
-
-
-def teach(plan: Plan, faces: FaceSet, console: Console) -> tuple[Embedder | None, NDArray[np.float32] | None]:
-    """The teacher, if there is one, and its embeddings of the training images, where the plan wants them."""
-    if plan.teacher is None:
-        return None, None
-    teacher = open_teacher(plan.teacher, data_root(plan))
-    if not plan.wants_targets:
-        return teacher, None
-    from mobileface.training.teaching import teacher_targets
-
-    with console.status("teacher") as status:
-        total = f"{len(faces):,}"
-        targets = teacher_targets(
-            teacher,
-            faces,
-            cache_folder(),
-            lambda done: status.update(f"teacher: {done:,} of {total} images"),
-            threads=(os.cpu_count() or 1) if _batch_a_thread(plan.teacher) else 1,
-        )
-    return teacher, targets
-
-
-def open_teacher(teacher: Teacher, root: Path) -> Embedder:
-    """The plan's teacher as an embedder."""
-    given = teacher.contract
-    contract = None if given is None else InputContract.from_dict(given.model_dump())
-    return open_embedder(root / teacher.model, contract, threads=1 if _batch_a_thread(teacher) else None)
-
-
-def _batch_a_thread(teacher: Teacher) -> bool:
-    """ONNX Runtime embeds several batches on a thread each faster than one on all of them; torch does not. In a
-    training step there is but one batch."""
-    return Path(teacher.model).suffix == ".onnx" and not teacher.online
 
 
 # -- judging, export, report

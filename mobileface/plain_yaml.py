@@ -9,7 +9,8 @@ def read_yaml(text: str) -> Any:
     """What `text` holds. Raises ValueError, on one line, for anything else than plain YAML.
 
     Anchors, aliases and tags are refused: with them a few hundred bytes unfold to gigabytes (lists of aliases,
-    merge keys), and PyYAML's own tags fail with errors of any kind.
+    merge keys), and PyYAML's own tags fail with errors of any kind. So is a key that a table has twice: YAML forbids
+    it, and PyYAML would keep the last in silence.
     """
     import yaml
 
@@ -19,6 +20,15 @@ def read_yaml(text: str) -> Any:
             if event.anchor or getattr(event, "tag", None):  # an alias has an anchor as well
                 raise yaml.YAMLError(f"line {event.start_mark.line + 1}: anchors, aliases and tags are not read here")
             return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            there = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if (key.tag, key.value) in there:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"line {line}: the key {key.value!r} stands in its table twice")
+                there.add((key.tag, key.value))
+            return super().construct_mapping(node, deep)
 
     try:
         return yaml.load(text, PlainLoader)

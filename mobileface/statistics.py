@@ -60,17 +60,16 @@ class NormStatistics(Stepped):
 
     momentum: the weight of the *new* step, so mean <- momentum * step + (1 - momentum) * mean. (AdaFace's
     equation 17 prints "+ (1 - alpha) old" with alpha = 0.99: the new batch has 0.01, as in the public code.)
-    The starting values are AdaFace's, for feature norms.
+    eps is added to the deviation. All defaults are AdaFace's, for feature norms. From std = 0 the first step counts
+    whole.
     """
-
-    EPS = 1e-3  # AdaFace's: added to the deviation
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, momentum: float = 0.01, mean: float = 20.0, std: float = 100.0) -> None:
+    def __init__(self, momentum: float = 0.01, mean: float = 20.0, std: float = 100.0, eps: float = 1e-3) -> None:
         super().__init__()
-        self.momentum = momentum
+        self.momentum, self.eps = momentum, eps
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
         self.step = Sums()
@@ -83,14 +82,14 @@ class NormStatistics(Stepped):
     def end_step(self) -> None:
         """Move by what was observed. The deviation is the unbiased one, so one sample (or none) moves nothing."""
         count, mean, std = self.step.take()
-        weight = self.momentum * (count >= 2).to(self.mean.dtype)
+        weight = torch.where(self.std == 0, torch.ones_like(self.std), self.momentum) * (count >= 2)
         self.mean.lerp_(torch.where(count >= 2, mean.to(self.mean.dtype), self.mean), weight)
         self.std.lerp_(torch.where(count >= 2, std.to(self.std.dtype), self.std), weight)
 
     @torch.no_grad()
     def indicator(self, values: Tensor, concentration: float) -> Tensor:
-        """(B,) -> (B,) in -1..1, a constant: clip((v - mean) / (std + 0.001) * h), AdaFace equation 16.
+        """(B,) -> (B,) in -1..1, a constant: clip((v - mean) / (std + eps) * h), AdaFace equation 16.
 
         `concentration` = h. With 0.333, values within three deviations are not clipped.
         """
-        return ((values.to(self.mean.dtype) - self.mean) / (self.std + self.EPS) * concentration).clamp(-1, 1)
+        return ((values.to(self.mean.dtype) - self.mean) / (self.std + self.eps) * concentration).clamp(-1, 1)

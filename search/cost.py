@@ -16,14 +16,12 @@ from mobileface.arch import Arch, Block, Layer
 
 MIB = 1 << 20
 RULES = ("lfrc", "macs")
-HELD = {  # by kind: values for each output that are trained, untrained, in the exported network
-    "batch_norm": (2, 2, 1),  # folded, it leaves the bias of the convolution before it
-    "pre_norm": (2, 2, 4),  # nothing before it to fold it into
-    "bias_norm": (1, 3, 0),  # a bias, the weight that stays 1; the linear layer before it has a bias of its own
-    "plain_norm": (0, 2, 0),
-    "prelu": (1, 0, 1),
-    "energy": (0, 2, 2),  # mean and deviation
-    "entropy": (0, 2, 2),
+FOLDED = {  # by kind: values for each output in the exported network; 0 for kinds that are not here
+    "batch_norm": 1,  # folded, it leaves the bias of the convolution before it
+    "pre_norm": 4,  # nothing before it to fold it into
+    "prelu": 1,  # the norms behind a linear layer leave nothing: it has a bias of its own
+    "energy": 2,
+    "entropy": 2,
 }
 
 
@@ -67,15 +65,13 @@ class Cost:
 @lru_cache(maxsize=1 << 16)
 def layer_cost(layer: Layer) -> Cost:
     """The cost of one layer; layers that neither rule counts still have parameters."""
-    if layer.kind in ("conv", "linear"):
+    params, untrained = layer.values()
+    if weights := layer.weights():
         area = layer.grid * layer.grid
-        weights = layer.inputs * layer.kernel * layer.kernel * layer.outputs // layer.groups
-        bias = layer.outputs if layer.bias else 0
         once = 2 * layer.inputs * layer.kernel * layer.kernel - (0 if layer.bias else 1)
         lfrc = once * area * layer.outputs // layer.groups
-        return Cost(weights * area, lfrc, weights + bias, 0, weights + bias, weights)
-    params, untrained, folded = HELD.get(layer.kind, (0, 0, 0))
-    return Cost(0, 0, params * layer.outputs, untrained * layer.outputs, folded * layer.outputs)
+        return Cost(weights * area, lfrc, params, untrained, params, weights)
+    return Cost(0, 0, params, untrained, FOLDED.get(layer.kind, 0) * layer.outputs)
 
 
 @lru_cache(maxsize=1 << 16)

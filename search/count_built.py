@@ -8,10 +8,18 @@ from typing import Any
 
 from mobileface.arch import INPUT_SIZE, Arch
 from mobileface.errors import InputError
+from search.cost import cost
+
+MOST_MIB = 4096  # of weights, to be built here; IR-ResNet200 has 453
 
 
 def fvcore_macs(arch: Arch) -> int:
-    """MACs that fvcore counts with batch norm, pooling and element-wise operators off (extra `search`)."""
+    """MACs that fvcore counts with batch norm, pooling and element-wise operators off (extra `search`).
+
+    InputError for a network of more than MOST_MIB, which is built with memory.
+    """
+    if (size := cost(arch).size_mib) > MOST_MIB:
+        raise InputError(f"--verify: {arch.name} takes {size:,.0f} MiB to build, wanted {MOST_MIB:,} or less")
     import torch
 
     from mobileface.models.build import network

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded; results do not depend on the machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded; results do not depend on the machine,
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # nor on whether it has a GPU
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -86,21 +86,27 @@ def iresnets() -> SearchStrategy[IResNet]:
 
 @st.composite
 def lgafs(draw: DrawFn) -> LGAF:
-    """Small LGAFs of all settings that go together."""
-    trunk = {key: draw(strategy) for key, strategy in trunks().items()}
+    """Small LGAFs of all settings that go together: those that nothing reads stay at their defaults."""
+    settings = {key: draw(strategy) for key, strategy in trunks().items()}
     local_features, global_features, attention = draw(st.sampled_from(ABLATIONS))
-    dim = trunk["embedding_dim"]
-    return LGAF(
-        "random",
-        **trunk,
-        local_features=local_features,
-        global_features=global_features,
-        attention=attention,
-        heads=draw(st.sampled_from([heads for heads in range(1, dim + 1) if dim % heads == 0])),
-        quality=draw(st.sampled_from(["energy", "entropy"])),
-        fusion=draw(st.sampled_from(["add", "concat", "iaff"])) if attention else "add",
-        lanet=draw(st.sampled_from(["map", "printed"])),
-    )
+    if local_features:
+        dim = settings["embedding_dim"]
+        settings["heads"] = draw(st.sampled_from([heads for heads in range(1, dim + 1) if dim % heads == 0]))
+        settings["lanet"] = draw(st.sampled_from(["map", "printed"]))
+    if not global_features:
+        del settings["dropout"], settings["last_norm"]
+    if attention:
+        settings["fusion"] = draw(st.sampled_from(["add", "concat", "iaff"]))
+    if attention and settings["fusion"] != "iaff":
+        settings["quality"] = draw(st.sampled_from(["energy", "entropy"]))
+    ablation = {"local_features": local_features, "global_features": global_features, "attention": attention}
+    return LGAF("random", **settings, **ablation)
+
+
+def only_global(arch: LGAF) -> LGAF:
+    """The same without all that makes it an LGAF."""
+    off = dict.fromkeys(("local_features", "attention"), False)
+    return LGAF(**dataclasses.asdict(arch.plain()), **off)
 
 
 # All that the paper's tables compare, and our settings beside them; the first is the paper's.

@@ -59,6 +59,7 @@ def refused(data: Any) -> str:
         ("name", {"a": 1}, "name is a dict, wanted 1 to 100 printable characters"),
         ("stages", [], "number of stages is 0, wanted a whole number from 1 to 64"),
         ("stages", [ROW] * (MAX_STAGES + 1), "number of stages is 65, wanted"),
+        ("stages", [{**ROW, "depth": 512}] * 5, "number of blocks is 2560, wanted a whole number from 1 to 2048"),
         ("stages", "abc", "stages is str, wanted a list of rows"),
         ("stages", [7], "stages.0: is int, wanted a table"),
         (

@@ -12,10 +12,21 @@ from hypothesis import strategies as st
 
 from mobileface.arch import FAMILIES, LGAF, Arch, IResNet, Layer, arch_from_dict
 from mobileface.errors import InputError, one_line
-from tests.strategies import archs, examples, iresnets, lgafs
+from tests.strategies import archs, examples, iresnets, lgafs, only_global
 
 PLAIN: dict[str, Any] = {"family": "iresnet", "name": "p", "depths": [1, 2, 1, 1], "widths": [4, 6, 8, 12]}
 HEADED: dict[str, Any] = {**PLAIN, "family": "lgaf", "embedding_dim": 8}
+LOCAL = {"global_features": False, "attention": False}
+GLOBAL = {"local_features": False, "attention": False}
+SUM, IAFF = {"attention": False}, {"fusion": "iaff"}
+OTHERS: dict[str, list[Any]] = {
+    "heads": [1, 2, 3, 4],
+    "quality": ["energy", "entropy"],
+    "fusion": ["add", "concat", "iaff"],
+    "lanet": ["map", "printed"],
+    "dropout": [0.0, 0.4],
+    "last_norm": ["bias", "plain"],
+}
 
 
 def refused(data: Any) -> str:
@@ -68,6 +79,7 @@ def test_bad_residual_networks_are_refused_by_name(key: str, value: Any, text: s
         ({"heads": 16}, "heads is 16, wanted a divisor of embedding_dim 8"),
         ({"heads": 0}, "heads is 0, wanted a whole number from 1"),
         ({"quality": "norm"}, "quality is 'norm', wanted one of energy, entropy"),
+        ({"heads": 65}, "heads is 65, wanted a whole number from 1 to 64"),
         ({"fusion": "sum"}, "fusion is 'sum', wanted one of add, concat, iaff"),
         ({"lanet": "gap"}, "lanet is 'gap', wanted one of map, printed"),
         ({"local_features": 1}, "local_features is 1, wanted one of True, False"),
@@ -78,7 +90,13 @@ def test_bad_residual_networks_are_refused_by_name(key: str, value: Any, text: s
             {"local_features": False, "global_features": False, "attention": False},
             "local_features and global_features are False, wanted one of them or both",
         ),
-        ({"attention": False, "fusion": "iaff"}, "fusion is 'iaff', wanted 'add' without attention"),
+        (SUM | {"fusion": "iaff"}, "fusion is 'iaff', wanted the default 'add': nothing reads it without attention"),
+        (SUM | {"quality": "entropy"}, "quality is 'entropy', wanted the default 'energy': nothing reads it without"),
+        (IAFF | {"quality": "entropy"}, "wanted the default 'energy': nothing reads it with fusion 'iaff'"),
+        (GLOBAL | {"heads": 2}, "heads is 2, wanted the default 4: nothing reads it without local_features"),
+        (GLOBAL | {"lanet": "printed"}, "wanted the default 'map': nothing reads it without local_features"),
+        (LOCAL | {"dropout": 0.4}, "dropout is 0.4, wanted the default 0.0: nothing reads it without global_features"),
+        (LOCAL | {"last_norm": "plain"}, "wanted the default 'bias': nothing reads it without global_features"),
         ({"depths": [1]}, "depths is 1 numbers, wanted a list of 4"),
         ({"atention": False}, "unknown key 'atention' (did you mean 'attention'?)"),
     ],
@@ -87,7 +105,27 @@ def test_bad_fusion_networks_are_refused_by_name(changes: dict[str, Any], text: 
     assert text in refused({**HEADED, **changes})
 
 
+def test_a_width_that_the_heads_do_not_divide_is_for_the_global_feature_alone() -> None:
+    assert arch_from_dict({**HEADED, **GLOBAL, "embedding_dim": 510}).embedding_dim == 510
+    assert "heads is 4, wanted a divisor of embedding_dim 510" in refused({**HEADED, **LOCAL, "embedding_dim": 510})
+
+
+@examples(100)
+@given(lgafs(), st.data())
+def test_what_an_architecture_accepts_is_read(arch: LGAF, data: st.DataObject) -> None:
+    """Another value of any setting is another network, or refused."""
+    name = data.draw(st.sampled_from([*OTHERS]))
+    value = data.draw(st.sampled_from([value for value in OTHERS[name] if value != getattr(arch, name)]))
+    try:
+        other = dataclasses.replace(arch, **{name: value})
+    except InputError:
+        return
+    assert list(other.walk()) != list(arch.walk())
+
+
 def test_what_is_missing_is_named() -> None:
+    without = {key: value for key, value in PLAIN.items() if key != "family"}
+    assert refused(without) == "here: 'family' is missing, wanted one of se_mobilefacenet, iresnet, lgaf"
     assert refused({"family": "iresnet", "name": "p"}) == "here: 'depths' is missing"
     assert refused({"family": "lgaf", "depths": [1, 1, 1, 1]}) == "here: 'name' is missing"
 
@@ -133,8 +171,8 @@ def test_every_unit_is_walked_once(arch: IResNet) -> None:
 @examples(50)
 @given(lgafs())
 def test_only_the_global_feature_is_the_plain_network(arch: LGAF) -> None:
-    only = dataclasses.replace(arch, local_features=False, global_features=True, attention=False, fusion="add")
-    plain = arch.plain()
+    only = only_global(arch)
+    plain = only.plain()
     assert type(plain) is IResNet
     assert [b._replace(stage="") for b in only.walk()] == [b._replace(stage="") for b in plain.walk()]
 

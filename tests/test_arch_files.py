@@ -110,7 +110,7 @@ def test_hostile_files_end_in_one_line(tmp_path: Path, suffix: str) -> None:
     assert "cannot be read as an architecture" in refused_file(path, b"\xff\xfe\x00x")
     assert "cannot be read as an architecture" in refused_file(path, "[" * 5000)
     assert "cannot be read as an architecture" in refused_file(path, '{"stem": ' + "9" * 10_000 + "}")
-    assert "stages is NoneType" in refused_file(path, "{}")
+    assert "'family' is missing, wanted one of se_mobilefacenet, iresnet, lgaf" in refused_file(path, "{}")
     assert "unknown key" in refused_file(path, json.dumps({**PLAIN, "k" * 1000: 1}))
     assert "stem is 'xxx" in refused_file(path, json.dumps({**PLAIN, "stem": "x" * 100_000}))
     infinity = "Infinity" if suffix == ".json" else ".inf"

@@ -26,7 +26,8 @@ from mobileface.errors import CheckFailed, InputError
 from mobileface.files import write_json
 from mobileface.models import build
 from mobileface.report.ladder import percent_and_deviation
-from mobileface.training import checkpoint, loop
+from mobileface.training import checkpoint, loop, sources
+from mobileface.training.sources import open_faces
 from mobileface.zoo import find_arch
 
 MakeFolder = Callable[..., Path]
@@ -91,7 +92,7 @@ def test_from_a_recipe_to_a_report_and_nothing_twice(
 
     monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(factory, "evaluate", lambda *_: pytest.fail("judged again"))
-    monkeypatch.setattr(factory, "write_synthetic", lambda *_, **__: pytest.fail("drawn again"))
+    monkeypatch.setattr(sources, "write_synthetic", lambda *_, **__: pytest.fail("drawn again"))
     make(recipe, run)
     after = files(run)
     assert {name for name in after if after[name] != before.get(name)} <= {"card.json", "report.html"}
@@ -219,7 +220,7 @@ def test_a_rec_and_a_folder_together(recipe: Path, tmp_path: Path, make_folder: 
     pack(str(folder), tmp_path / "data" / "faces.rec", tmp_path)
     sources = "data={train: [{rec: faces.rec}, {folder: faces}], validate: {identities: 0}}"
     plan = factory.load_plan(recipe, tmp_path / "data", [sources])
-    faces = factory.open_faces(plan)
+    faces = open_faces(plan)
     assert isinstance(faces, FaceSet)
     assert faces.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     assert [bytes(faces.read(i)) for i in range(6)] == [bytes(faces.read(i + 6)) for i in range(6)]

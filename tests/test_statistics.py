@@ -47,6 +47,17 @@ def test_a_step_is_followed_with_the_weight_of_the_new_batch() -> None:
     assert made.mean.item() > 29.5  # with the weights the other way round, the first batch alone gives 29.9
 
 
+def test_from_no_deviation_the_first_step_counts_whole() -> None:
+    made = NormStatistics(mean=0.0, std=0.0).double()
+    take_in(made, torch.tensor([4.0]))  # of one sample no deviation is known
+    assert (made.mean.item(), made.std.item()) == (0, 0)
+    take_in(made, torch.tensor([3.0, 4.0, 5.0]))
+    assert (made.mean.item(), made.std.item()) == (pytest.approx(4), pytest.approx(1))
+    take_in(made, torch.tensor([10.0, 14.0]))
+    assert made.mean.item() == pytest.approx(0.99 * 4 + 0.01 * 12)
+    assert made.std.item() == pytest.approx(0.99 * 1 + 0.01 * math.sqrt(8))
+
+
 @pytest.mark.parametrize("batch", [[], [7.0], [[7.0]]])
 def test_a_batch_of_one_or_none_changes_nothing(batch: list[float]) -> None:
     made = NormStatistics()
@@ -62,14 +73,21 @@ def test_eval_mode_freezes_them() -> None:
     assert made.mean.item() < 20
 
 
-@given(value=st.floats(-1e4, 1e4), mean=st.floats(0, 50), std=st.floats(0, 50), h=st.floats(0, 2))
+@given(
+    value=st.floats(-1e4, 1e4),
+    mean=st.floats(0, 50),
+    std=st.floats(0, 50),
+    h=st.floats(0, 2),
+    eps=st.sampled_from([None, 1e-6, 0.5]),
+)
 @settings(deadline=None)
-def test_the_indicator_is_its_formula(value: float, mean: float, std: float, h: float) -> None:
-    made = NormStatistics().double()
+def test_the_indicator_is_its_formula(value: float, mean: float, std: float, h: float, eps: float | None) -> None:
+    made = (NormStatistics() if eps is None else NormStatistics(eps=eps)).double()
     made.mean.fill_(mean)
     made.std.fill_(std)
     found = made.indicator(torch.tensor([value], dtype=torch.float64), h).item()
-    assert found == pytest.approx(min(max((value - mean) / (std + 0.001) * h, -1), 1), abs=1e-12)
+    eps = 0.001 if eps is None else eps  # AdaFace's
+    assert found == pytest.approx(min(max((value - mean) / (std + eps) * h, -1), 1), abs=1e-12)
 
 
 def test_the_indicator_stands_still_without_a_deviation() -> None:

@@ -23,6 +23,10 @@ class Arch(ABC):
     def walk(self) -> Iterator[Block]:
         """The blocks in order, equal neighbours in one `Block` with their multiplicity."""
 
+    def values(self) -> int:
+        """Floating-point values that a checkpoint of the network holds, counted without building it."""
+        return sum(block.repeat * sum(sum(layer.values()) for layer in block.layers) for block in self.walk())
+
     def plain(self) -> Arch | None:
         """The network that this one extends, to which its cost is compared; None where there is none."""
         return None

@@ -7,7 +7,8 @@ from typing import Any
 
 from mobileface.errors import InputError, nearest
 
-MAX_CHANNELS, MAX_DEPTH, MAX_STAGES, MAX_NAME = 8192, 512, 64, 100  # bounds on files from outside
+# bounds on files from outside
+MAX_CHANNELS, MAX_DEPTH, MAX_STAGES, MAX_BLOCKS, MAX_NAME = 8192, 512, 64, 2048, 100
 
 
 def whole(name: str, value: Any, least: int, most: int) -> None:

@@ -6,7 +6,16 @@ from functools import lru_cache
 from typing import NamedTuple
 
 INPUT_SIZE = 112  # px; side of the aligned RGB crop
-SE_REDUCTION = 16  # the paper's FLOPs pin it down to 14..17; see docs/papers.md
+SE_REDUCTION = 16  # SE-MobileFaceNet: its paper's FLOPs pin it down to 14..17, see docs/papers.md; LGAF: ours
+HELD = {  # by kind: values for each output that are trained, and that a checkpoint holds beside them
+    "batch_norm": (2, 2),
+    "pre_norm": (2, 2),
+    "bias_norm": (1, 3),  # a bias, and the weight that stays 1
+    "plain_norm": (0, 2),
+    "prelu": (1, 0),
+    "energy": (0, 2),  # mean and deviation
+    "entropy": (0, 2),
+}
 
 
 class Layer(NamedTuple):
@@ -29,6 +38,17 @@ class Layer(NamedTuple):
     groups: int = 1
     bias: bool = False
     padding: int = 0  # px of zeros on each side
+
+    def weights(self) -> int:
+        """Values of the kernel of a convolution or linear layer; 0 for other kinds."""
+        if self.kind not in ("conv", "linear"):
+            return 0
+        return self.inputs * self.kernel * self.kernel * self.outputs // self.groups
+
+    def values(self) -> tuple[int, int]:
+        """How many values are trained, and how many a checkpoint holds beside them (counts of batches left out)."""
+        trained, beside = HELD.get(self.kind, (int(self.bias), 0))
+        return self.weights() + trained * self.outputs, beside * self.outputs
 
 
 class Block(NamedTuple):

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import ClassVar
 
-from mobileface.arch.checks import MAX_CHANNELS, one_of, whole
+from mobileface.arch.checks import one_of, whole
 from mobileface.arch.iresnet import IResNet, final_grid
 from mobileface.arch.layers import Block, Layer, conv_unit, squeeze_excitation
 from mobileface.errors import InputError
@@ -19,7 +19,8 @@ from mobileface.errors import InputError
 QUALITIES = ("energy", "entropy")
 FUSIONS = ("add", "concat", "iaff")
 LANETS = ("map", "printed")
-LANET_REDUCTION = 8
+MAX_HEADS = 64  # a bound on files from outside; the paper has up to 16
+LANET_REDUCTION = 8  # ours; the paper prints no width
 GATE_REDUCTION = 4  # of iAFF: r in its public code (Dai et al. 2021)
 
 
@@ -33,6 +34,7 @@ class LGAF(IResNet):
     quality: what the attention goes by (Table 3). fusion: of both features (Table 4); "iaff" has gates of its own
     and reads no quality. lanet: "map", a gate for each place | "printed", equation 11, which takes the mean of the map
     first, so that one gate is left for a whole branch.
+    A field that nothing reads with the others as they are must stay at its default.
     """
 
     family: ClassVar[str] = "lgaf"
@@ -52,15 +54,26 @@ class LGAF(IResNet):
         one_of("quality", self.quality, QUALITIES)
         one_of("fusion", self.fusion, FUSIONS)
         one_of("lanet", self.lanet, LANETS)
-        whole("heads", self.heads, 1, MAX_CHANNELS)
-        if self.embedding_dim % self.heads:
-            raise InputError(f"heads is {self.heads}, wanted a divisor of embedding_dim {self.embedding_dim}")
+        whole("heads", self.heads, 1, MAX_HEADS)
         if not (self.local_features or self.global_features):
             raise InputError("local_features and global_features are False, wanted one of them or both")
         if self.attention and not (self.local_features and self.global_features):
             raise InputError("attention is True, wanted False without both local_features and global_features")
-        if self.fusion != "add" and not self.attention:
-            raise InputError(f"fusion is {self.fusion!r}, wanted 'add' without attention")
+        for name, why in self.unread().items():
+            if (value := getattr(self, name)) != (default := getattr(LGAF, name)):
+                raise InputError(f"{name} is {value!r}, wanted the default {default!r}: nothing reads it {why}")
+        if self.local_features and self.embedding_dim % self.heads:
+            raise InputError(f"heads is {self.heads}, wanted a divisor of embedding_dim {self.embedding_dim}")
+
+    def unread(self) -> dict[str, str]:
+        """The fields that nothing reads with the others as they are, and why."""
+        cases = (
+            (not self.local_features, ("heads", "lanet"), "without local_features"),
+            (not self.global_features, ("dropout", "last_norm"), "without global_features"),
+            (not self.attention, ("quality", "fusion"), "without attention"),
+            (self.attention and self.fusion == "iaff", ("quality",), "with fusion 'iaff'"),
+        )
+        return {name: why for holds, names, why in cases if holds for name in names}
 
     def plain(self) -> IResNet:
         """The IR-ResNet with the same trunk."""
@@ -86,7 +99,8 @@ def msnet(channels: int, outputs: int, lanet: str) -> tuple[Layer, ...]:
     """One local feature: three scales (fields of 1, 3 and 5 px) with a LANet each, SE over them, linear (eqs. 11-13).
 
     Ours: a scale has a quarter of the map's channels; batch norm and PReLU behind each convolution, as in the trunk
-    (two convolutions with nothing between them would be one); ReLU in SE and LANet.
+    (two convolutions with nothing between them would be one); SE's reduction 16, that of the other family; ReLU in SE
+    and LANet.
     """
     grid, width = final_grid(), max(1, channels // 4)
     values = 3 * width * grid * grid
@@ -109,7 +123,10 @@ def msnet(channels: int, outputs: int, lanet: str) -> tuple[Layer, ...]:
 
 
 def local_attention(width: int, grid: int, form: str, unit: str) -> tuple[Layer, ...]:
-    """LANet (LS-CNN): two 1x1 convolutions with bias that make one gate for each place; see `LGAF.lanet`."""
+    """LANet (LS-CNN): two 1x1 convolutions with bias that make one gate for each place; see `LGAF.lanet`.
+
+    Ours: "printed" ends in one channel as well. Equation 11 does not say how many values its gate has behind the mean.
+    """
     inner = max(1, width // LANET_REDUCTION)
     pool = (Layer(f"{unit}lanet.pool", "pool", width, width, 1),) if form == "printed" else ()
     side = 1 if form == "printed" else grid

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, ClassVar, Self
 
 from mobileface.arch.base import Arch
-from mobileface.arch.checks import MAX_CHANNELS, MAX_DEPTH, MAX_STAGES, known, named, one_of, whole
+from mobileface.arch.checks import MAX_BLOCKS, MAX_CHANNELS, MAX_DEPTH, MAX_STAGES, known, named, one_of, whole
 from mobileface.arch.layers import INPUT_SIZE, Block, Layer, conv_unit, half, squeeze_excitation
 from mobileface.errors import InputError
 
@@ -75,6 +75,7 @@ class SEMobileFaceNet(Arch):
         one_of("activation", self.activation, ACTIVATIONS)
         one_of("stem_depthwise", self.stem_depthwise, (True, False))
         whole("number of stages", len(self.stages), 1, MAX_STAGES)
+        whole("number of blocks", sum(stage.depth for stage in self.stages), 1, MAX_BLOCKS)
 
     def walk(self) -> Iterator[Block]:
         """The blocks in order, equal neighbours in one `Block` with their multiplicity."""

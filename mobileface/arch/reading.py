@@ -22,11 +22,13 @@ FAMILIES: dict[str, type[Arch]] = {kind.family: kind for kind in (SEMobileFaceNe
 def arch_from_dict(data: Any, source: str = "arch") -> Arch:
     """Read an architecture from plain data. Raises InputError that names the key, or the nearest known one.
 
-    Data without a `family` are those of an SE-MobileFaceNet.
+    Data without a `family` but with a `stem` or `stages` are those of an SE-MobileFaceNet.
     """
     if not isinstance(data, dict):
         raise InputError(f"{source}: is {type(data).__name__}, wanted a table with the keys of an architecture")
     data = dict(data)
+    if not data.keys() & {"family", "stem", "stages"}:
+        raise InputError(f"{source}: 'family' is missing, wanted one of {', '.join(FAMILIES)}")
     family = data.pop("family", SEMobileFaceNet.family)
     if not isinstance(family, str) or family not in FAMILIES:
         hint = nearest(family[:MAX_NAME], FAMILIES) if isinstance(family, str) else ""

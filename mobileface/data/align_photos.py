@@ -5,38 +5,36 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mobileface.data.align import similarity
-from mobileface.data.align_table import VERDICTS, Row, Table, make_row, read_table, size_of, verdict_of, write_table
-from mobileface.data.detect import Detector, Face
-from mobileface.data.folder import FolderFaces
-from mobileface.data.images import SIZE, BadImage, encode
-from mobileface.data.photos import read_photo, view
+from mobileface.data.align_cut import Settings, crop_name, cut
+from mobileface.data.align_table import (
+    MAX_PHOTOS,
+    VERDICTS,
+    Row,
+    Table,
+    begin_table,
+    photo_of,
+    read_part,
+    read_table,
+    rows_of,
+    text_of,
+    verdict_of,
+    write_table,
+)
+from mobileface.data.detect import Detector
+from mobileface.data.folder import Entry, list_images
+from mobileface.data.photos import PHOTO_SUFFIXES
 from mobileface.errors import InputError, visible
 from mobileface.files import atomic_path, locked, write_json
 
-SAVE_EVERY = 2000  # photographs; a kill costs the table no more than these
+PART = "align.tsv.part"  # rows of the run at work, in the order in which they were found
 SHOWN = 20  # unreadable photographs that are named
 MAX_SUMMARY = 1 << 20  # characters
 
 Progress = Callable[[int, int], None]  # photographs done, photographs in all
-
-
-@dataclass(frozen=True)
-class Settings:
-    """score: least one of the detector, 0..1. least: px, shorter side of a face's box in the photograph.
-
-    every: all such faces of a photograph, not the most prominent one alone.
-    """
-
-    score: float = 0.6
-    least: float = 20.0
-    every: bool = False
 
 
 def align_photos(
@@ -44,111 +42,74 @@ def align_photos(
 ) -> dict[str, Any]:
     """Cut the faces of SOURCE/IDENTITY/…/photo out, into the same folders under `out`; returns the summary.
 
-    align.tsv   a row for each crop, or one with the reason why there is none (`align_table.py`)
-    align.json  the summary: rows by verdict, names of photographs that could not be read, settings
+    align.tsv       a row for each crop, or one with the reason why there is none (`align_table.py`)
+    align.json      the summary: rows by verdict, names of photographs that could not be read, settings
+    align.tsv.part  while it works: a kill costs one photograph
 
-    A photograph that align.tsv knows, with as many bytes and with its crops in place, is not looked at again; Ctrl-C
-    writes the table, so the next run goes on. Crops and rows of photographs that are gone stay. InputError for an
-    `out` that lies in the source, holds other things, or was written with other settings or another detector.
+    A photograph that align.tsv knows, with as many bytes, the same time of change and its crops in place, is not looked
+    at again unless it was unreadable; Ctrl-C writes the table, so the next run goes on. Crops and rows of photographs
+    that are gone stay. InputError for an `out` that lies in the source, holds other things, or was written from another
+    source, with other settings or another detector.
     """
-    photos = FolderFaces(source)
-    sizes = dict(zip(photos.paths, photos.sizes, strict=True))
-    _check_names(photos.paths, settings)
+    listing = list_images(source, PHOTO_SUFFIXES)
+    photos = {entry.path: entry for entry in sorted([*listing.images, *listing.broken])}
+    _check_names(photos, settings)
     if out.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{out}: lies in the folder of photographs {source}; wanted a folder outside of it")
-    how = {"score": settings.score, "least": settings.least, "all": settings.every, "detector_sha256": detector.sha256}
+    how = {
+        "source": str(source.resolve()),
+        "score": settings.score,
+        "least": settings.least,
+        "all": settings.every,
+        "detector_sha256": detector.sha256,
+    }
+    _check_out(out, how)  # before a lock is left in a folder that is somebody's
     with locked(out):
-        before = _before(out, how)
-        table = {path: rows for path, rows in before.items() if _stands(path, rows, sizes, out, settings)}
-        waiting = [path for path in photos.paths if path not in table]
-        there = len(photos.paths) - len(waiting)
-        _save(out, table, how)
+        table = _before(out, how)
+        if (most := len(photos.keys() | table.keys())) > MAX_PHOTOS:
+            raise InputError(f"{out}: would name {most:,} photographs, wanted at most {MAX_PHOTOS:,} in one --out")
+        waiting = [photo for photo in photos.values() if not _stands(photo, table.get(photo.path), out, settings)]
+        for photo in waiting:  # before the rows go: a crop of other bytes, or one that a kill left without a row
+            _remove_crops(photo.path, len(rows_of(table.pop(photo.path, ""))), out, settings)
+        there = len(photos) - len(waiting)
+        _save(out, table, photos, how)
         try:
-            for number, path in enumerate(waiting, start=1):
-                for n in range(1, len(before.get(path, [])) + 1):  # it had other bytes
-                    (out / crop_name(path, n, settings)).unlink(missing_ok=True)
-                table[path] = _one(source, path, sizes[path], detector, out, settings)
-                if number % SAVE_EVERY == 0:
-                    _save(out, table, how)
-                if progress is not None:
-                    progress(there + number, len(photos.paths))
+            with begin_table(out / PART) as part:
+                for number, photo in enumerate(waiting, start=there + 1):
+                    rows = text_of(_one(source, photo, detector, out, settings))
+                    table[photo.path] = rows
+                    part.write(rows)
+                    part.flush()
+                    if progress is not None:
+                        progress(number, len(photos))
         finally:
-            summary = _save(out, table, how)
-    return {**summary, "there_already": there}
+            summary = _save(out, table, photos, how)
+    return {**summary, "there_already": there, "left_out": listing.left_out()}
 
 
-def crop_name(path: str, n: int, settings: Settings) -> str:
-    """Where the n-th face (from 1) of a photograph goes: its own name with .jpg behind what is no JPEG's name."""
-    if settings.every:
-        return f"{path}.{n}.jpg"
-    return path if path.lower().endswith((".jpg", ".jpeg")) else f"{path}.jpg"
-
-
-def chosen(faces: list[Face], shape: tuple[int, ...], settings: Settings) -> tuple[str, str, list[Face]]:
-    """(verdict, reason, faces to cut out; or the best of those that are refused) in a photograph of (H, W, 3).
-
-    Where several faces pass, the one of the largest box area times (1 - distance of its centre from the photograph's
-    / half the diagonal): whom a photograph is of is large and in the middle. `every` keeps all, in this order.
-    """
-    if not faces:
-        return "no-face", "", []
-    if not (known := [face for face in faces if face.score >= settings.score]):
-        best = max(faces, key=lambda face: face.score)
-        return "below-score", f"score {best.score:.2f}, wanted {settings.score:g}", [best]
-    half = np.array(shape[1::-1]) / 2
-
-    def prominence(face: Face) -> float:
-        away = np.linalg.norm(face.box[:2] + face.box[2:] / 2 - half) / np.linalg.norm(half)
-        return float(face.box[2] * face.box[3] * max(0.0, 1 - away))
-
-    known.sort(key=prominence, reverse=True)
-    if not (large := [face for face in known if min(face.box[2:]) >= settings.least]):
-        side = min(known[0].box[2:])
-        return "too-small", f"shorter side {side:.0f} px, wanted {settings.least:g}", known[:1]
-    return "aligned", "", large if settings.every else large[:1]
-
-
-def _one(source: Path, path: str, size: int, detector: Detector, out: Path, settings: Settings) -> list[Row]:
+def _one(source: Path, photo: Entry, detector: Detector, out: Path, settings: Settings) -> list[Row]:
     """Judge one photograph and write its crops."""
-    try:
-        photo = read_photo(source / path, path)
-    except BadImage as error:
-        return [make_row(path, size, "unreadable", reason=str(error))]
-    found = detector.find(photo, settings.score)
-    passed = sum(face.score >= settings.score for face in found)
-    verdict, reason, faces = chosen(found, photo.shape, settings)
-    if verdict != "aligned":
-        refused = faces[0] if faces else None
-        return [make_row(path, size, verdict, "", reason, passed, photo.shape, refused)]
-    rows = []
-    for n, face in enumerate(faces, start=1):
-        name = crop_name(path, n, settings)
-        try:
-            face = detector.again(photo, face)
-            crop = view(photo, similarity(face.landmarks), SIZE)
-        except InputError as error:
-            rows.append(make_row(path, size, "bad-landmarks", "", str(error), passed, photo.shape, face))
-            continue
+    rows, crops = cut(source, photo, detector, settings)
+    for name, crop in crops.items():
         with atomic_path(out / name) as temporary:
-            temporary.write_bytes(encode(crop))
-        rows.append(make_row(path, size, "aligned", name, "", passed, photo.shape, face))
+            temporary.write_bytes(crop)
     return rows
 
 
-def _check_names(paths: list[str], settings: Settings) -> None:
-    named: dict[str, str] = {}
-    for path in paths:
+def _check_names(photos: dict[str, Entry], settings: Settings) -> None:
+    for path in photos:
         crop = crop_name(path, 1, settings)
-        if (other := named.setdefault(crop, path)) != path:
-            raise InputError(f"{other} and {path} would both become {crop}; rename one of them")
+        if crop != path and crop in photos and crop_name(crop, 1, settings) == crop:
+            raise InputError(f"{path} and {crop} would both become {crop}; rename one of them")
 
 
-def _before(out: Path, how: dict[str, Any]) -> Table:
-    """The table of an earlier run that was made in the same way; nothing where `out` is new."""
+def _check_out(out: Path, how: dict[str, Any]) -> None:
+    """InputError for a folder that holds other things or was written in another way."""
     if not (out / "align.tsv").exists():
-        if [path for path in out.iterdir() if not path.name.startswith(".") and path.name != "align.json"]:
+        names = [path.name for path in out.iterdir()] if out.exists() else []
+        if [name for name in names if not name.startswith(".") and name != "align.json"]:
             raise InputError(f"{out}: is not empty and holds no align.tsv; give another --out")
-        return {}
+        return
     try:
         with (out / "align.json").open(encoding="utf-8") as file:
             then = dict(json.loads(file.read(MAX_SUMMARY))["settings"])
@@ -156,27 +117,53 @@ def _before(out: Path, how: dict[str, Any]) -> Table:
         raise InputError(f"{out}: its align.json cannot be read; give another --out") from None
     if other := [f"{key}={then.get(key)} there, {value} here" for key, value in how.items() if then.get(key) != value]:
         raise InputError(f"{out}: was written in another way ({other[0]}); give another --out")
-    return read_table(out / "align.tsv")
 
 
-def _stands(path: str, rows: list[Row], sizes: dict[str, int], out: Path, settings: Settings) -> bool:
-    """Whether rows of an earlier run still hold: the photograph has as many bytes, or is gone, and the crops exist."""
-    if sizes.get(path, size_of(rows[0])) != size_of(rows[0]):
+def _before(out: Path, how: dict[str, Any]) -> Table:
+    """The table of earlier runs that were made in the same way; nothing where `out` is new."""
+    _check_out(out, how)
+    if not (out / "align.tsv").exists():
+        return {}
+    return read_table(out / "align.tsv") | read_part(out / PART)
+
+
+def _stands(photo: Entry, text: str | None, out: Path, settings: Settings) -> bool:
+    """Whether rows of an earlier run still hold: the photograph was read and is the same, and its crops exist."""
+    rows = rows_of(text or "")
+    verdicts = Counter(verdict_of(row) for row in rows)
+    if not rows or photo_of(rows[0]) != photo or verdicts["unreadable"]:
         return False
-    crops = [n for n, row in enumerate(rows, start=1) if verdict_of(row) == "aligned"]
-    return path not in sizes or all((out / crop_name(path, n, settings)).is_file() for n in crops)
+    return all((out / crop_name(photo.path, n, settings)).is_file() for n in range(1, verdicts["aligned"] + 1))
 
 
-def _save(out: Path, table: Table, how: dict[str, Any]) -> dict[str, Any]:
-    """Write both files; returns the summary."""
-    rows = [row for rows in table.values() for row in rows]
-    counts = Counter(verdict_of(row) for row in rows)
+def _remove_crops(path: str, known: int, out: Path, settings: Settings) -> None:
+    """Remove a photograph's crops: as many as it had rows, and what follows them in number."""
+    for n in count(1):
+        try:
+            (out / crop_name(path, n, settings)).unlink()
+        except FileNotFoundError:
+            if n > known:
+                return
+
+
+def _save(out: Path, table: Table, photos: dict[str, Entry], how: dict[str, Any]) -> dict[str, Any]:
+    """Write both files; returns the summary, of photographs that are in the source; others are `gone`."""
+    counts, gone = Counter[str](), Counter[str]()
+    unreadable: list[str] = []
+    for path, text in table.items():
+        rows = rows_of(text)
+        (counts if path in photos else gone).update(verdict_of(row) for row in rows)
+        if path in photos and verdict_of(rows[0]) == "unreadable" and len(unreadable) < SHOWN:
+            unreadable.append(visible(rows[0][-1]))
+    there = len(photos.keys() & table.keys())
     summary = {
-        "photographs": len(table),
+        "photographs": there,
         "verdicts": {verdict: counts[verdict] for verdict in VERDICTS},
-        "unreadable": [visible(row[-1]) for row in rows if verdict_of(row) == "unreadable"][:SHOWN],
+        "gone": {"photographs": len(table) - there, "crops": gone["aligned"]},
+        "unreadable": unreadable,
         "settings": how,
     }
     write_json(out / "align.json", summary)  # first: a table without settings could not be gone on with
     write_table(out / "align.tsv", table)
+    (out / PART).unlink(missing_ok=True)
     return summary

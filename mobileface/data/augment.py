@@ -13,10 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mobileface.data.degrade import jpeg, motion_blur, rectangle, resized_crop, resolution
 from mobileface.data.images import SIZE, Image
 
 CENTRE = (SIZE - 1) / 2  # px; pixel centres lie at whole numbers
-CROP_TRIES = 10  # then the whole image; as torchvision's RandomResizedCrop
 INTERPOLATIONS = {
     "nearest": cv2.INTER_NEAREST,
     "linear": cv2.INTER_LINEAR,
@@ -81,23 +81,18 @@ def crop_paste(image: Image, rng: np.random.Generator, least: float, ratio: floa
 
     Drawn as torchvision's RandomResizedCrop draws (the shape log-uniform), but not resized: the face stays aligned.
     """
-    for _ in range(CROP_TRIES):
-        area, shape = SIZE**2 * rng.uniform(least, 1), ratio ** rng.uniform(-1, 1)
-        width, height = round((area * shape) ** 0.5), round((area / shape) ** 0.5)
-        if 0 < width <= SIZE and 0 < height <= SIZE:
-            break
-    else:
-        return image
-    top, left = rng.integers(0, SIZE - height + 1), rng.integers(0, SIZE - width + 1)
+    top, left, height, width = rectangle(rng, least, ratio)
     kept = slice(top, top + height), slice(left, left + width)
     pasted = np.zeros_like(image)
     pasted[kept] = image[kept]
     return pasted
 
 
-def low_resolution(image: Image, rng: np.random.Generator, least: float, interpolations: Sequence[str]) -> Image:
-    """Shrink the side to `least`..1 of itself and enlarge again, each step by one of `interpolations` at random."""
-    side = max(1, round(SIZE * rng.uniform(least, 1)))
+def low_resolution(
+    image: Image, rng: np.random.Generator, least: float, interpolations: Sequence[str], most: float = 1.0
+) -> Image:
+    """Shrink the side to `least`..`most` of itself and enlarge it, each step by one of `interpolations` at random."""
+    side = max(1, round(SIZE * rng.uniform(least, most)))
     down, up = (INTERPOLATIONS[interpolations[i]] for i in rng.integers(0, len(interpolations), 2))
     small = cv2.resize(image, (side, side), interpolation=down)
     return cv2.resize(small, (SIZE, SIZE), interpolation=up)  # type: ignore[return-value]
@@ -119,14 +114,27 @@ OPERATIONS: dict[str, Callable[..., Image]] = {
     "saturation": saturation,
     "photometric": photometric,
     "crop_paste": crop_paste,
+    "resized_crop": resized_crop,
     "low_resolution": low_resolution,
+    "resolution": resolution,
+    "jpeg": jpeg,
+    "motion_blur": motion_blur,
     "cutout": cutout,
 }
 
 
-def apply(image: Image, steps: Sequence[Step], rng: np.random.Generator) -> Image:
-    """Run `steps` in order; one uniform draw decides on each of them. `image` itself is never written to."""
-    for (name, _, strength), run in zip(steps, rng.random(len(steps)) < [p for _, p, _ in steps], strict=True):
-        if run:
-            image = OPERATIONS[name](image, rng, **strength)
+def apply(
+    image: Image,
+    steps: Sequence[Step],
+    rng: np.random.Generator,
+    of_batch: Callable[[], np.random.Generator] | None = None,
+) -> Image:
+    """Run `steps` in order; one uniform draw decides on each of them. `image` itself is never written to.
+
+    of_batch: makes a generator that is the same for every image of a batch: steps with `per: batch` draw from one.
+    """
+    for (name, p, strength), draw in zip(steps, rng.random(len(steps)), strict=True):
+        shared = of_batch() if of_batch is not None and strength.get("per") == "batch" else None
+        if (draw if shared is None else shared.random()) < p:
+            image = OPERATIONS[name](image, rng if shared is None else shared, **strength)
     return image

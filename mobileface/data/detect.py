@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mobileface.data.align import TEMPLATE, similarity
 from mobileface.data.images import SIZE, Image
-from mobileface.data.photos import view
+from mobileface.data.photos import quiet, view, what
 from mobileface.errors import InputError
 
 # px, longer side of what the detector is shown (a photograph is never enlarged). 640 is what YuNet was trained at; the
-# second, for faces that are small there, only where the first shows none.
+# second, for faces that are small there, where the first shows none or where all faces are wanted.
 SIDES = (640, 1920)
 FLOOR = 0.3  # faces of a lower score are not reported
-OVERLAP, MOST = 0.3, 5000  # OpenCV's defaults: boxes of a larger IoU are one face; boxes before that
+OVERLAP, MOST = 0.3, 5000  # OpenCV's defaults: boxes of a larger IoU are one face; boxes before that, in one look
 MAX_MODEL_BYTES = 1 << 26
 VIEW = 320  # px, side of the second look at a face; its crop of 112 px in the middle
 NEAR = SIZE / 4  # px, mean distance from the landmarks seen first, beyond which the second look saw another face
@@ -39,6 +37,12 @@ class Face:
     box: NDArray[np.float64]
     landmarks: NDArray[np.float64]
 
+    def scaled(self, factor: ArrayLike) -> Face:
+        """The face in a photograph of `factor` times the size; in x and y, where they differ."""
+        both = np.broadcast_to(np.asarray(factor, np.float64), 2)
+        points = (self.landmarks + 0.5) * both - 0.5  # pixel centres lie at whole numbers
+        return Face(self.score, self.box * np.tile(both, 2), points)
+
 
 class Detector:
     """A YuNet ONNX file. InputError for a file that is missing, or that OpenCV cannot run as such a detector."""
@@ -52,30 +56,35 @@ class Detector:
             raise InputError(f"{path}: is larger than {MAX_MODEL_BYTES} bytes; wanted a YuNet face detector")
         self.sha256 = hashlib.sha256(model).hexdigest()
         try:
-            with _quiet():
+            with quiet():
                 self._net = cv2.FaceDetectorYN.create(
                     "onnx", np.frombuffer(model, np.uint8), np.empty(0, np.uint8), (64, 64), FLOOR, OVERLAP, MOST
                 )
                 self._net.detect(np.zeros((64, 64, 3), np.uint8))  # other networks fail here
         except cv2.error as error:
-            said = error.err.strip("> \n").partition("\n")[0].partition(" (expected")[0]
-            raise InputError(f"{path}: OpenCV cannot run it as a face detector ({said}); wanted a YuNet file") from None
+            raise InputError(
+                f"{path}: OpenCV cannot run it as a face detector ({what(error)}); wanted a YuNet file"
+            ) from None
 
-    def find(self, photo: Image, score: float) -> list[Face]:
+    def find(self, photo: Image, score: float, every: bool = False) -> list[Face]:
         """Faces in (H, W, 3) uint8 RGB, the highest score first.
 
         SIDES are tried in turn until one shows a face of at least `score`; where none does, all that was seen below
-        it is in the list.
+        it is in the list. every: all SIDES are looked at, and of boxes that overlap the one of the highest score stays.
         """
         seen: list[Face] = []
         for side in SIDES:
             found = self._look(photo, side)
-            if any(face.score >= score for face in found):
+            if not every and any(face.score >= score for face in found):
                 return found
             seen += found
             if max(photo.shape[:2]) <= side:
                 break
-        return sorted(seen, key=lambda face: -face.score)
+        seen.sort(key=lambda face: -face.score)
+        if not every:
+            return seen
+        kept = cv2.dnn.NMSBoxes([face.box.tolist() for face in seen], [face.score for face in seen], 0, OVERLAP)
+        return [seen[i] for i in sorted(kept)]
 
     def again(self, photo: Image, face: Face) -> Face:
         """The face with the landmarks of a second look, at the photograph turned and scaled so that it is upright.
@@ -105,21 +114,8 @@ class Detector:
         _, found = self._net.detect(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
         if found is None:
             return []
-        scale = np.divide((width, height), size)
         rows = np.asarray(found, np.float64)  # (N, 15): box, five x y, score
         rows = rows[np.isfinite(rows).all(axis=1)]
-        points = (rows[:, 4:14].reshape(-1, 5, 2) + 0.5) * scale - 0.5  # pixel centres lie at whole numbers
-        boxes = rows[:, :4] * np.tile(scale, 2)
-        faces = [Face(float(r[14]), box, five) for r, box, five in zip(rows, boxes, points, strict=True)]
-        return sorted(faces, key=lambda face: -face.score)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """OpenCV says on stderr what it thinks of a network; our errors are one line."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+        faces = [Face(float(row[14]), row[:4], row[4:14].reshape(5, 2)) for row in rows]
+        scale = np.divide((width, height), size)
+        return sorted((face.scaled(scale) for face in faces), key=lambda face: -face.score)

@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
-from collections.abc import Iterator
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
 from mobileface.data.faces import UNLABELLED, hash_names_and_sizes
 from mobileface.data.images import MAX_BYTES
 from mobileface.data.lists import read_names, read_scores, warn_of_strangers
-from mobileface.errors import InputError
+from mobileface.errors import InputError, visible
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SHOWN = 5  # other suffixes that are named
+
+log = logging.getLogger(__name__)
+
+
+class Entry(NamedTuple):
+    """An image's file: its path inside the folder, bytes, time of its last change."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass
+class Listing:
+    """images: sorted by path, each in a folder of its own. broken: dangling links, pipes and the like, of size 0.
+
+    loose: images that lie directly in the folder. others: files by their other suffix, hidden ones left out.
+    """
+
+    images: list[Entry] = field(default_factory=list)
+    broken: list[Entry] = field(default_factory=list)
+    loose: int = 0
+    others: Counter[str] = field(default_factory=Counter)
+
+    def left_out(self) -> str:
+        """What is not among the images, for one line; empty where that is nothing."""
+        ranked = sorted(self.others.items(), key=lambda pair: (-pair[1], pair[0]))
+        kinds = [f"{suffix or 'no suffix'} {count:,}" for suffix, count in ranked[:SHOWN]]
+        if rest := sum(count for _, count in ranked[SHOWN:]):
+            kinds.append(f"others {rest:,}")
+        loose = [f"{self.loose:,} directly in the folder, not in IDENTITY/"] if self.loose else []
+        return visible("; ".join([*([", ".join(kinds)] if kinds else []), *loose]))
 
 
 class FolderFaces:
@@ -33,18 +71,14 @@ class FolderFaces:
         labelled: bool = True,
         scores: Path | None = None,
     ) -> None:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: is not a folder; wanted one folder for each identity, images inside")
-        found = sorted(_images(folder))
-        if not found:
-            packs = sorted(path.name for path in folder.glob("*.rec"))
-            hint = f", or the file {packs[0]} that is in it (in a recipe `rec`, not `folder`)" if packs else ""
-            raise InputError(f"{folder}: holds no image in a folder of its own; wanted IDENTITY/image.jpg{hint}")
-        kept = _chosen(found, include, exclude, folder)
+        found = list_images(folder)
+        if found.broken:
+            _warn_of_broken(folder, len(found.broken), found.broken[0].path)
+        kept = _chosen(found.images, include, exclude, folder)
         self.name = folder.name
         self.folder = folder
-        self.paths = [path for path, _ in kept]
-        self.sizes = [size for _, size in kept]
+        self.paths = [entry.path for entry in kept]
+        self.sizes = [entry.size for entry in kept]
         owners = [path.split("/", 1)[0] for path in self.paths]
         self.identities = sorted(set(owners)) if labelled else []
         number = {identity: i for i, identity in enumerate(self.identities)}
@@ -69,8 +103,14 @@ class FolderFaces:
         return hash_names_and_sizes(zip(self.paths, self.sizes, strict=True))
 
 
-def _images(folder: Path) -> Iterator[tuple[str, int]]:
-    """(path inside the folder, bytes) of each image that lies in a folder of its own."""
+def list_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Listing:
+    """What lies in a folder of images, links followed, hidden folders left out.
+
+    InputError for what is no folder or holds no image in a folder of its own; OSError for a folder that cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is not a folder; wanted one folder for each identity, images inside")
+    found = Listing()
     seen: set[str] = set()  # real paths: a link may lead back to where it stands
     for top, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -78,30 +118,58 @@ def _images(folder: Path) -> Iterator[tuple[str, int]]:
             folders.clear()
             continue
         seen.add(os.path.realpath(top))
-        inside = Path(top).relative_to(folder)
-        if inside == Path():
-            continue
+        inside = PurePosixPath(Path(top).relative_to(folder))
         for name in files:
-            if name.lower().endswith(SUFFIXES):
-                yield str(PurePosixPath(inside) / name), (Path(top) / name).stat().st_size
+            if not name.lower().endswith(suffixes):
+                if not name.startswith("."):
+                    found.others[os.path.splitext(name)[1].lower()] += 1
+            elif inside == PurePosixPath():
+                found.loose += 1
+            elif (status := _status(os.path.join(top, name))) is None:
+                found.broken.append(Entry(str(inside / name), 0, 0))
+            else:
+                found.images.append(Entry(str(inside / name), status.st_size, status.st_mtime_ns))
+    if not found.images:
+        packs = sorted(path.name for path in folder.glob("*.rec"))
+        hint = f", or the file {packs[0]} that is in it (in a recipe `rec`, not `folder`)" if packs else ""
+        if not packs and (others := found.left_out()):
+            hint = f" (found: {others})"
+        raise InputError(f"{folder}: holds no image in a folder of its own; wanted IDENTITY/image.jpg{hint}")
+    found.images.sort()
+    found.broken.sort()
+    return found
+
+
+def _status(file: str) -> os.stat_result | None:
+    """What the system says of a regular file; None for anything else: to open a pipe would wait for its writer."""
+    try:
+        status = os.stat(file)
+    except OSError:  # mostly a link that leads nowhere, or in a circle
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+@functools.cache  # a run opens its sources more than once
+def _warn_of_broken(folder: Path, count: int, first: str) -> None:
+    what = "1 file is" if count == 1 else f"{count:,} files are"
+    why = "no regular file, or a link that leads nowhere"
+    log.warning("%s", visible(f"{folder}: {what} left out ({why}), the first: {first[:200]}"))
 
 
 def _unreadable(error: OSError) -> None:
     raise error
 
 
-def _chosen(
-    found: list[tuple[str, int]], include: Path | None, exclude: Path | None, folder: Path
-) -> list[tuple[str, int]]:
+def _chosen(found: list[Entry], include: Path | None, exclude: Path | None, folder: Path) -> list[Entry]:
     wanted, refused = (None if file is None else _listed(file, found, folder) for file in (include, exclude))
 
     def listed(path: str, names: dict[str, None]) -> bool:
         return path in names or path.split("/", 1)[0] in names
 
     kept = [
-        (path, size)
-        for path, size in found
-        if (wanted is None or listed(path, wanted)) and (refused is None or not listed(path, refused))
+        entry
+        for entry in found
+        if (wanted is None or listed(entry.path, wanted)) and (refused is None or not listed(entry.path, refused))
     ]
     if not kept:
         lists = " and ".join(str(p) for p in (include, exclude) if p)
@@ -109,10 +177,10 @@ def _chosen(
     return kept
 
 
-def _listed(file: Path, found: list[tuple[str, int]], folder: Path) -> dict[str, None]:
+def _listed(file: Path, found: list[Entry], folder: Path) -> dict[str, None]:
     """The names of a list file, some of which are identities or paths of images that were found."""
     names = read_names(file)
-    known = {name for path, _ in found for name in (path, path.split("/", 1)[0])}
+    known = {name for path, *_ in found for name in (path, path.split("/", 1)[0])}
     strangers = [name for name in names if name not in known]
     if len(strangers) == len(names):
         raise InputError(f"{file}: names nothing in {folder}; wanted identities or image paths inside of it")

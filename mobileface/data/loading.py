@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -20,21 +21,24 @@ from mobileface.data.images import SIZE, BadImage, decode
 from mobileface.data.samplers import Sampler
 from mobileface.errors import InputError, MobileFaceError
 
-SAMPLER_STREAM, AUGMENT_STREAM = 1, 2
+SAMPLER_STREAM, AUGMENT_STREAM, DEGRADE_STREAM, BATCH_STREAM = 1, 2, 4, 5
 Steps = Sequence[tuple[str, float, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images: uint8 RGB (B, 112, 112, 3); index: (B,) int64 into the face set; skipped: names of bad images."""
+    """images: uint8 RGB (B, 112, 112, 3), the clean view; index: (B,) int64 into the face set; skipped: names of bad
+    images; degraded: the same of the degraded view, in a tuple that is empty without one."""
 
     images: Tensor
     index: Tensor
     skipped: list[str]
+    degraded: tuple[Tensor, ...] = ()
 
     def pin_memory(self) -> Batch:
         """Asked for by the DataLoader where there is a GPU: pinned pages are copied in the background."""
-        return Batch(self.images.pin_memory(), self.index, self.skipped)
+        pinned = tuple(view.pin_memory() for view in self.degraded)
+        return Batch(self.images.pin_memory(), self.index, self.skipped, pinned)
 
 
 def stream_seed(seed: int, phase: int, stream: int) -> int:
@@ -45,14 +49,25 @@ def stream_seed(seed: int, phase: int, stream: int) -> int:
 class FaceStream(torch.utils.data.Dataset[Batch]):
     """Positions -> a Batch: read, decode, augment. A bad image gives way to the next of the stream's epoch.
 
-    `sampler` is made with stream_seed(seed, phase, SAMPLER_STREAM).
+    `sampler` is made with stream_seed(seed, phase, SAMPLER_STREAM). steps: of the clean view; degraded: what makes the
+    degraded view of it, None for no such view. batch: positions whose images share the draws of steps `per: batch`.
     """
 
-    def __init__(self, faces: FaceSet, sampler: Sampler, steps: Steps, seed: int, phase: int) -> None:
-        self.faces, self.steps = faces, steps
+    def __init__(
+        self,
+        faces: FaceSet,
+        sampler: Sampler,
+        steps: Steps,
+        seed: int,
+        phase: int,
+        degraded: Steps | None = None,
+        batch: int = 1,
+    ) -> None:
+        self.faces, self.steps, self.degraded, self.batch = faces, steps, degraded, batch
         self.train = sampler.train
         self.sampler = sampler
-        self.augment_seed = stream_seed(seed, phase, AUGMENT_STREAM)
+        streams = (AUGMENT_STREAM, DEGRADE_STREAM, BATCH_STREAM)
+        self.augment_seed, self.degrade_seed, self.batch_seed = (stream_seed(seed, phase, s) for s in streams)
 
     def __getitems__(self, positions: list[int]) -> Batch | Exception:
         try:
@@ -62,15 +77,19 @@ class FaceStream(torch.utils.data.Dataset[Batch]):
 
     def _batch(self, positions: list[int]) -> Batch:
         cv2.setNumThreads(0)  # workers are the parallelism
-        images = np.empty((len(positions), SIZE, SIZE, 3), np.uint8)
+        views = np.empty((1 if self.degraded is None else 2, len(positions), SIZE, SIZE, 3), np.uint8)
         index = np.empty(len(positions), np.int64)
         skipped: list[str] = []
         for row, position in enumerate(positions):
             image, index[row] = self._load(position, skipped)
+            of_batch = partial(generator, self.batch_seed, position // self.batch)
             if self.steps:
-                image = apply(image, self.steps, generator(self.augment_seed, position))
-            images[row] = image
-        return Batch(torch.from_numpy(images), torch.from_numpy(index), skipped)
+                image = apply(image, self.steps, generator(self.augment_seed, position), of_batch)
+            views[0, row] = image
+            if self.degraded is not None:
+                views[1, row] = apply(image, self.degraded, generator(self.degrade_seed, position), of_batch)
+        images, *degraded = torch.from_numpy(views).unbind(0)
+        return Batch(images, torch.from_numpy(index), skipped, tuple(degraded))
 
     def _load(self, position: int, skipped: list[str]) -> tuple[NDArray[np.uint8], int]:
         """The image at `position`, or the first good one behind it in the set's own order."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mobileface.data.cfp import read_cfp_pairs
 from mobileface.data.images import MAX_BYTES
 from mobileface.data.lfw import Pair, read_lfw_pairs
+from mobileface.data.sllfw import read_sllfw_pairs
 from mobileface.data.verification_bin import read_bin
 from mobileface.errors import InputError, nearest
 
@@ -86,7 +87,7 @@ def open_pairs(spec: str, data_root: Path) -> PairSet:
         folder, read = SETS[base]
         if not (data_root / folder).is_dir():
             raise InputError(f"{data_root / folder}: not found, wanted {base}; --data says where {folder}/ lies")
-        pair_set = _from_files(base, data_root / folder, read(data_root / folder))
+        pair_set = _from_files(base, _images_in(data_root / folder), read(data_root / folder))
     else:
         pair_set = _open_path(base, data_root)
     return pair_set if folds is None else select_folds(pair_set, folds, spec)
@@ -126,8 +127,20 @@ def contiguous_folds(pairs: int, folds: int = BIN_FOLDS) -> NDArray[np.int64]:
     return np.repeat(np.arange(folds, dtype=np.int64), sizes)
 
 
-def _read_lfw(folder: Path) -> list[Pair]:
-    return read_lfw_pairs(folder / "pairs.txt")
+def _read_lfw(folder: Path, name: str = "pairs.txt") -> list[Pair]:
+    return read_lfw_pairs(folder / name)
+
+
+def _read_sllfw(folder: Path) -> list[Pair]:
+    return read_sllfw_pairs(folder / "pair_SLLFW.txt")
+
+
+XQLFW_CROPS = "xqlfw_aligned_112"  # what the archive of XQLFW's aligned crops unpacks to
+
+
+def _images_in(folder: Path) -> Path:
+    """Where a set's images lie: in its folder, or in the one that XQLFW ships its crops in."""
+    return folder / XQLFW_CROPS if (folder / XQLFW_CROPS).is_dir() else folder
 
 
 # name -> (folder under the data root, reader of its official pair list)
@@ -135,6 +148,9 @@ SETS: dict[str, tuple[str, Callable[[Path], list[Pair]]]] = {
     "lfw": ("lfw", _read_lfw),
     "cfp-fp": ("cfp", partial(read_cfp_pairs, views="FP")),
     "cfp-ff": ("cfp", partial(read_cfp_pairs, views="FF")),
+    # Cross-Quality LFW (martlgap.github.io/xqlfw): 10 folds of 300 and 300 in LFW's format, images of two qualities
+    "xqlfw": ("xqlfw", partial(_read_lfw, name="xqlfw_pairs.txt")),
+    "sllfw": ("lfw", _read_sllfw),
 }
 
 

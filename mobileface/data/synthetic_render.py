@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobileface.data.align import similarity
+from mobileface.data.degrade import blurred_along
 from mobileface.data.images import SIZE, Image
 from mobileface.data.synthetic_person import person
 from mobileface.data.synthetic_shape import (
@@ -80,7 +81,7 @@ def render(identity: int, factors: Factors, seed: int) -> Image:
     _cover(picture, factors.occlusion, rng)
     gain = rng.uniform(0.65, 1.2) * rng.uniform(0.87, 1.13, 3)
     lit = np.asarray(cv2.multiply(picture, np.append(gain, 0.0), dtype=cv2.CV_8U), np.uint8)  # saturates
-    blurred = _blur(lit, factors.blur_px, rng.uniform(0, np.pi))
+    blurred = blurred_along(lit, factors.blur_px, rng.uniform(0, np.pi))
     return _noise(_enlarge(blurred, factors.resolution_px), rng)
 
 
@@ -174,24 +175,6 @@ def _cover(picture: Floats, share: float, rng: np.random.Generator) -> None:
     stripe = np.sin((_COLUMN * np.cos(tilt) + _ROW * np.sin(tilt)) * (2 * np.pi / period)).astype(np.float32)
     middle, swing = ((first + second) / 2).astype(np.float32), ((first - second) / 4).astype(np.float32)
     cv2.copyTo(cv2.merge([middle[c] + swing[c] * stripe for c in range(3)]), mask, picture)
-
-
-def _blur(picture: Image, length: float, direction: float) -> Image:
-    """Average over a straight movement of `length` px."""
-    if length < 0.5:
-        return picture
-    along = np.linspace(-length / 2, length / 2, 2 * int(np.ceil(length)) + 1)
-    x, y = along * np.cos(direction), along * np.sin(direction)
-    wide, high = int(np.ceil(np.abs(x).max())), int(np.ceil(np.abs(y).max()))
-    kernel = np.zeros((2 * high + 2, 2 * wide + 2))
-    i, j = np.floor(y).astype(int), np.floor(x).astype(int)
-    for down in (0, 1):
-        for right in (0, 1):
-            weight = np.abs(1 - down - (y - i)) * np.abs(1 - right - (x - j))
-            np.add.at(kernel, (i + down + high, j + right + wide), weight)
-    kernel = kernel[:-1, :-1]  # the last row and column only took weights of zero
-    kernel /= kernel.sum()
-    return np.asarray(cv2.filter2D(picture, -1, kernel, borderType=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def _enlarge(picture: Image, resolution: int) -> Image:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from mobileface import models
 from mobileface.arch import load_arch
 from mobileface.embedders.contract import InputContract, check_finite
 from mobileface.errors import InputError, one_line
 from mobileface.files import sha256
+from mobileface.models.build import network as network_of
 
 WEIGHTS = "model.safetensors"
 
@@ -50,15 +51,18 @@ class NetworkEmbedder:
 def load_network(folder: Path) -> nn.Module:
     """The trained network of a run folder (arch.json + model.safetensors), in eval mode, on the CPU.
 
-    Raises InputError for files that are missing or damaged, that do not fit each other, or that hold a NaN.
+    Raises InputError for files that are missing or damaged, that do not fit each other, or that hold a NaN. As many
+    values as the architecture asks for must be there before anything is built: a small hostile file takes no memory.
     """
     for name in ("arch.json", WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: holds no {name}, wanted a run folder with arch.json and {WEIGHTS}")
     weights = folder / WEIGHTS
-    network = models.build(load_arch(folder / "arch.json"))
+    arch = load_arch(folder / "arch.json")
     try:
-        state = load_file(weights)
+        if (found := _values(weights)) != (wanted := arch.values()):
+            raise InputError(f"{weights}: holds {found:,} values, wanted {wanted:,} for {folder / 'arch.json'}")
+        network, state = network_of(arch), load_file(weights)
         network.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:  # RuntimeError: keys or shapes of another architecture
         raise InputError(f"{weights}: cannot be loaded into {folder / 'arch.json'} ({one_line(error)})") from None
@@ -66,6 +70,13 @@ def load_network(folder: Path) -> nn.Module:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"{weights}: tensor {name!r} holds a NaN or an infinity, wanted finite weights")
     return network.eval()
+
+
+def _values(weights: Path) -> int:
+    """How many floating-point values a safetensors file holds, by its header."""
+    with safe_open(weights, framework="pt") as file:
+        tensors = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+        return sum(math.prod(tensor.get_shape()) for tensor in tensors if "F" in tensor.get_dtype())
 
 
 def open_run(folder: Path, contract: InputContract, threads: int | None = None) -> NetworkEmbedder:

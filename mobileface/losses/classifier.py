@@ -10,6 +10,8 @@ Under `torchrun` each rank holds a contiguous share of the centres and sees the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +21,7 @@ from mobileface.errors import InputError
 from mobileface.losses.forward import Forward, check_labels, unit
 from mobileface.losses.margins import Margin
 from mobileface.losses.negatives import Negatives, Plain
+from mobileface.losses.quality_gate import QualityGate
 from mobileface.losses.streamed import CHUNK_BYTES, GPU_CHUNK_BYTES, LIVE_CHUNKS, Classes, others_and_own, own_cosines
 from mobileface.statistics import Stepped
 
@@ -35,6 +38,7 @@ class Classifier(Stepped):
     balance: (C,) weight of each class, None for none (losses.balance makes class-balanced ones).
     sample: share of a rank's classes that a training step sees, the batch's own always among them (partial FC,
     An et al. 2022; the sampled softmax is not corrected for it, as there); 1 = all. In eval mode all count.
+    views: of each image, all of them samples. gate: which of these count (QGFace), None for all.
     chunk: classes handled at once (None: as many as a fixed number of bytes allows).
 
     Errors: InputError for a label that is not in 0..C-1, for a wrong width, for ranks with unequal batches.
@@ -52,7 +56,8 @@ class Classifier(Stepped):
         negatives: Negatives | None = None,
         balance: Tensor | None = None,
         sample: float = 1.0,
-        view: str = "clean",
+        views: Sequence[str] = ("clean",),
+        gate: QualityGate | None = None,
         chunk: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -70,23 +75,29 @@ class Classifier(Stepped):
         self.num_classes, self.shard = num_classes, shard(num_classes)
         self.centres = nn.Parameter(start_centres(self.shard, dim, seed))
         self.margin, self.negatives = margin, negatives or Plain()
-        self.scale, self.sample, self.view, self.chunk, self.seed = scale, sample, view, chunk, seed
+        self.scale, self.sample, self.chunk, self.seed = scale, sample, chunk, seed
+        self.views, self.gate = tuple(views), gate
         self.register_buffer("balance", balance, persistent=False)  # made again from the data at every start
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(self, forward: Forward) -> tuple[Tensor, Tensor]:
-        """Values (B,) and weights (B,): the classes' weights, or ones."""
-        embeddings, labels = forward.embeddings[self.view], forward.labels
+        """Values (V B,) and weights (V B,) of the samples of all V views, one view after another: the classes' weights,
+        or ones; 0 where the gate calls a sample poor."""
+        embeddings = torch.cat([forward.embeddings[view] for view in self.views])
+        labels = forward.labels.repeat(len(self.views))
+        scores = None if forward.scores is None else forward.scores.repeat(len(self.views))
         self._check(embeddings, labels)
         if world_size() > 1:
             check_equal(len(labels), "images in a rank's batch")
         with torch.autocast(embeddings.device.type, enabled=False):
             raw = embeddings.to(self.centres.dtype)
             norms = torch.linalg.vector_norm(raw, dim=1)
-            values = self._values(unit(raw), labels, norms, forward.scores)
+            values = self._values(unit(raw), labels, norms, scores)
             penalty = self.margin.penalty(norms)
         values = values if penalty is None else values + penalty
         weights = torch.ones_like(values) if self.balance is None else self.balance[labels].to(values.dtype)
+        if self.gate is not None:
+            weights = weights * self.gate.high(self.gate.indicators(norms.detach()))
         return values, weights
 
     def end_step(self) -> None:

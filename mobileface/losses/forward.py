@@ -16,13 +16,14 @@ class Forward:
 
     embeddings: view name -> (B, D) float32, not normalised. labels: (B,) int64. teacher: (B, D of the teacher)
     float32, unit length, or None where the phase has no teacher. scores: (B,) quality of each image, or None where
-    the data set names none.
+    the data set names none. momentum: (B, D) embeddings of the clean view by a momentum encoder, or None without one.
     """
 
     embeddings: dict[str, Tensor]
     labels: Tensor
     teacher: Tensor | None = None
     scores: Tensor | None = None
+    momentum: Tensor | None = None
 
     def unit(self, view: str) -> Tensor:
         """(B, D) embeddings of length one; see `unit`."""
@@ -42,7 +43,10 @@ def unit(embeddings: Tensor) -> Tensor:
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
-    """InputError that names the first label outside 0..classes - 1."""
+    """InputError that names the first label outside 0..classes - 1. Not on a GPU, which would have to be waited for: a
+    training's labels are those of its split."""
+    if labels.device.type != "cpu":
+        return
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
         sample = int(wrong.nonzero()[0])

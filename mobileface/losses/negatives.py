@@ -31,6 +31,12 @@ class Negatives(nn.Module):
         come. Nothing here; Curricular keeps a mean of them."""
 
 
+def _where_hard(values: Tensor, cos: Tensor, target: Tensor) -> Tensor:
+    """`values` where cos > target, else 0: torch.where, whose masks torch does not vectorise on a CPU, ten times as
+    fast."""
+    return torch.ops.aten.threshold_backward(values, cos - target, 0)
+
+
 class Plain(Negatives):
     """The cosine as it is."""
 
@@ -56,10 +62,11 @@ class SupportVector(Negatives):
         self.t = float(t)
 
     def forward(self, cos: Tensor, target: Tensor) -> Tensor:
-        return torch.where(cos > target, self.t * cos + (self.t - 1), cos)
+        return cos.add(_where_hard(cos + 1, cos, target), alpha=self.t - 1)
 
     def slope(self, cos: Tensor, target: Tensor) -> Tensor:
-        return torch.ones_like(cos).masked_fill_(cos > target, self.t)
+        more = cos.new_full((1, 1), self.t - 1)
+        return _where_hard(more.expand_as(cos), cos, target).add_(1)
 
 
 class Curricular(Negatives, Stepped):
@@ -82,10 +89,10 @@ class Curricular(Negatives, Stepped):
         self.step = Sums()
 
     def forward(self, cos: Tensor, target: Tensor) -> Tensor:
-        return torch.where(cos > target, cos * (self.t + cos), cos)
+        return _where_hard((cos + (self.t - 1)).mul_(cos), cos, target).add_(cos)
 
     def slope(self, cos: Tensor, target: Tensor) -> Tensor:
-        return torch.where(cos > target, self.t + 2 * cos, 1.0)
+        return _where_hard((2 * cos).add_(self.t - 1), cos, target).add_(1)
 
     def observe(self, cos_target: Tensor) -> None:
         """As above; in eval mode t stays."""

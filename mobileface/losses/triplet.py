@@ -13,6 +13,7 @@ from mobileface.distributed import gather, rank
 from mobileface.errors import InputError, nearest
 from mobileface.losses.forward import Forward
 
+Margin = float | Tensor  # in the distance's units
 BLOCK_BYTES = 64 * 2**20  # the most that the differences of one block of close pairs take
 CANCELS = 0.01  # |a - b|^2 below this share of |a|^2 + |b|^2 is taken from the difference itself
 
@@ -75,7 +76,7 @@ def triplet_values(
     own: Tensor,
     mining: str,
     distance: str,
-    margin: float,
+    margin: Margin,
 ) -> tuple[Tensor, Tensor]:
     """The hinge of each triplet and its weight: 1 where it counts, else 0 (and the value 0).
 
@@ -138,13 +139,13 @@ def _masks(anchor_labels: Tensor, other_labels: Tensor, own: Tensor) -> tuple[Te
     return same & labelled & ~itself, ~same & labelled
 
 
-def _batch_hard(distances: Tensor, positive: Tensor, negative: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor]:
+def _batch_hard(distances: Tensor, positive: Tensor, negative: Tensor, margin: Margin) -> tuple[Tensor, Tensor, Tensor]:
     far = distances.masked_fill(~positive, -torch.inf).argmax(1, keepdim=True)
     near = distances.masked_fill(~negative, torch.inf).argmin(1, keepdim=True)
     return far, near, (positive.any(1) & negative.any(1))[:, None]
 
 
-def _semi_hard(distances: Tensor, positive: Tensor, negative: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor]:
+def _semi_hard(distances: Tensor, positive: Tensor, negative: Tensor, margin: Margin) -> tuple[Tensor, Tensor, Tensor]:
     """Negatives of each anchor in order of distance, then for every other image the first that is farther."""
     count = distances.shape[1]
     ordered, order = distances.masked_fill(~negative, torch.inf).sort(1)
@@ -156,7 +157,7 @@ def _semi_hard(distances: Tensor, positive: Tensor, negative: Tensor, margin: fl
     return far, order.gather(1, first), counted
 
 
-Mined = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
+Mined = Callable[[Tensor, Tensor, Tensor, Margin], tuple[Tensor, Tensor, Tensor]]
 
 # mining -> (positive's index, negative's index, whether the triplet counts): (B, 1) or (B, N) each
 MINING: dict[str, Mined] = {"batch_hard": _batch_hard, "semi_hard": _semi_hard}

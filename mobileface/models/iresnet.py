@@ -25,8 +25,10 @@ class ResidualNetwork(Network):
                 part.p = arch.dropout
 
     def container(self, block: Block) -> nn.Module:
-        """A residual unit for each unit of a stage."""
-        return ResidualUnit() if block.residual else nn.Sequential()
+        """A residual unit for each unit of a stage, and the head."""
+        if block.residual:
+            return ResidualUnit()
+        return PreciseHead() if block.prefix == "head" else nn.Sequential()
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -47,6 +49,21 @@ class ResidualNetwork(Network):
                 else:
                     part.weight.normal_(0, (2 / part.out_features) ** 0.5, generator=generator)
                     part.bias.zero_()
+
+
+class PreciseHead(nn.Sequential):
+    """[Dropout], flatten, linear, batch norm: in its weights' type (float32) under autocast too, as InsightFace's code
+    has it. In bf16 an embedding would have three digits."""
+
+    linear: nn.Linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The last map (B, C, 7, 7) -> (B, D)."""
+        device = x.device.type
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+            return super().forward(x)
+        with torch.autocast(device, enabled=False):
+            return super().forward(x.to(self.linear.weight.dtype))
 
 
 class ResidualUnit(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mobileface.statistics import NormStatistics
 
+EPS = 1e-6  # on the deviation; that of an entropy is 0.01 and less
 CONCENTRATION = 0.333  # h in equation 6 of LGAF: three deviations are not clipped
 
 
@@ -30,14 +31,15 @@ class FeatureQuality(nn.Module):
     """Features (B, D) -> (B, 1) in 0..2, a constant: clip(h (z - mean) / deviation, -1, 1) + 1 (LGAF, equations 6-8).
 
     z is the measure, in float32 at least. Mean and deviation are `NormStatistics`, which training moves and eval mode
-    freezes: weight 0.01 of the new step. They start at AdaFace's 20 and 100, for the entropy too: ours. As the
-    deviation starts large, features count alike at first. No gradient goes through a quality: ours.
+    freezes: weight 0.01 of the new step, the first step whole (before it, all features count alike). The paper leaves
+    the start open: AdaFace's 20 and 100 are for other features and take 500 steps to wear off. No gradient goes
+    through a quality. Both are ours.
     """
 
     def __init__(self, measure: str) -> None:
         super().__init__()
         self.measure = measure
-        self.statistics = NormStatistics()
+        self.statistics = NormStatistics(mean=0.0, std=0.0, eps=EPS)
 
     @torch.no_grad()
     def forward(self, features: Tensor) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 import torch.distributed as dist
@@ -15,11 +17,45 @@ from mobileface.distributed import world_size
 from mobileface.errors import InputError, one_line
 
 Network = Callable[[Tensor], Tensor]
+# glibc's mallopt: M_MMAP_MAX (none of its own mapping for a large block), M_TRIM_THRESHOLD (never give back)
+MALLOC = {-4: 0, -1: -1}
 
 
 def pick_device() -> torch.device:
-    """A GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """A GPU if there is one, with float32 that is float32 (torch lets convolutions round to TF32 otherwise)."""
+    if torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = False
+        return torch.device("cuda")
+    keep_freed_memory()
+    return torch.device("cpu")
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what torch frees on a CPU for the next step. By default it gives every map of activations back
+    to the system, and taking it anew, page by page, costs a fifth of a step. Nothing happens with another allocator."""
+    with suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in MALLOC.items():
+            mallopt(parameter, value)
+
+
+def to_device(rows: Tensor, device: torch.device) -> Tensor:
+    """A small tensor on the device, without waiting for it."""
+    return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows.to(device)
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Where the memory is too small, an InputError that says what makes a training smaller."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise InputError(
+            f"the memory is too small ({one_line(error)[:120]}); wanted a smaller batch, a larger accumulate, or "
+            "activation_checkpointing: true"
+        ) from None
 
 
 def pick_precision(wanted: str, device: torch.device) -> str:
@@ -42,12 +78,17 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def compiled(
-    network: nn.Module, wanted: str, batch: int, device: torch.device, precision: str, say: Callable[[str], None]
+    network: nn.Module,
+    wanted: str,
+    sizes: Iterable[int],
+    device: torch.device,
+    precision: str,
+    say: Callable[[str], None],
 ) -> tuple[Network, bool]:
     """The network as torch.compile gives it, or itself; second: whether it was compiled.
 
-    Compiles by one forward and backward on grey images, then restores weights and statistics. With `auto` a
-    failure (no C++ compiler) costs speed and one line; with `on` it is an InputError.
+    Compiles by one forward and backward on grey images for each size of a (micro-)batch, then restores weights and
+    statistics. With `auto` a failure (no C++ compiler) costs speed and one line; with `on` it is an InputError.
     """
     if wanted == "off":
         return network, False
@@ -56,11 +97,14 @@ def compiled(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about its own internals here
-            pixels = torch.full((batch, 112, 112, 3), 128, dtype=torch.uint8, device=device)
-            with autocast(device, precision):
-                out = faster(pixels.permute(0, 3, 1, 2).float())
-            out.float().sum().backward()
+            for size in sizes:
+                pixels = torch.full((size, 112, 112, 3), 128, dtype=torch.uint8, device=device)
+                with autocast(device, precision):
+                    out = faster(pixels.permute(0, 3, 1, 2).float())
+                out.float().sum().backward()
         return faster, True
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever the compiler's tool chain throws
         reason = one_line(error)[:200]
         if wanted == "on":

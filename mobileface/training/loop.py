@@ -31,21 +31,20 @@ from mobileface.distributed import (
 from mobileface.embedders.contract import Embedder
 from mobileface.errors import NonFiniteError
 from mobileface.files import write_json
-from mobileface.losses.forward import Forward
 from mobileface.statistics import end_step
 from mobileface.training import checkpoint
-from mobileface.training.device import autocast, mean_buffers
+from mobileface.training.device import enough_memory, mean_buffers
 from mobileface.training.interrupt import Interrupt
 from mobileface.training.plan import Plan
 from mobileface.training.plan_phases import Phase, losses
-from mobileface.training.plan_terms import TAUGHT, Classification
+from mobileface.training.plan_terms import Classification
 from mobileface.training.progress import Progress
 from mobileface.training.runlog import RunLog
 from mobileface.training.schedule import learning_rate
-from mobileface.training.teaching import embed_view
 from mobileface.training.terms import weigh
 from mobileface.training.trainer import Trainer, micro_batch, note_skipped, prepare
 from mobileface.training.validation import validate
+from mobileface.training.views import embed
 from mobileface.training.watch import watch
 
 RESULT = "model.safetensors"
@@ -69,8 +68,13 @@ def train(
     """
     if (finished := finished_facts(run)) is not None:
         return finished
-    trainer, facts = prepare(plan, arch, run, faces, targets, console.print, online)
-    state = trainer.state
+    with enough_memory():
+        return _train(*prepare(plan, arch, run, faces, targets, console.print, online), console, workers)
+
+
+def _train(trainer: Trainer, facts: dict[str, Any], console: Console, workers: int | None) -> dict[str, Any]:
+    """Run the phases that are left; returns `facts` with what came of them."""
+    plan, run, state = trainer.plan, trainer.run, trainer.state
     log = RunLog(run, state.log_bytes, state.before + state.seen) if rank() == 0 else None
     seen = state.before + state.seen
     _write(log, {"event": "resume" if seen else "start", "images": seen, **facts})
@@ -194,13 +198,10 @@ def step(trainer: Trainer, parts: Sequence[Batch], rate: float) -> dict[str, Any
     shares, values, embeddings = [], [], []
     note_skipped(trainer, texts_of_all_ranks([text for batch in parts for text in batch.skipped], trainer.device))
     for number, batch in enumerate(parts):
-        pixels = batch.images.to(trainer.device, non_blocking=True).permute(0, 3, 1, 2).float()
         last = number + 1 == len(parts)
         with _gradients_meet(trainer, last):
-            with autocast(trainer.device, trainer.precision):
-                torch.manual_seed(_draw_seed(trainer, number))  # dropout draws from torch's own generator
-                embedded = trainer.forward(pixels)
-            loss, found = weigh(trainer.terms, trainer.phase, _known(trainer, batch, pixels, embedded))
+            forward, embedded = embed(trainer, batch, _draw_seed(trainer, number))
+            loss, found = weigh(trainer.terms, trainer.phase, forward)
             (loss / len(parts)).backward()
         shares.append(loss.detach())
         values.append(torch.stack([value.detach() for value in found.values()]))
@@ -209,7 +210,7 @@ def step(trainer: Trainer, parts: Sequence[Batch], rate: float) -> dict[str, Any
     mean = torch.stack(values).mean(0).double()
     total = sum_over_ranks(torch.stack(shares).mean().double())
     numbers = torch.stack([total, norm.double(), *mean])
-    whole, length, *each = numbers.tolist()  # the only wait for a GPU in a step
+    whole, length, *each = numbers.tolist()  # the only wait for a GPU in a step of one process
     terms = dict(zip(found, each, strict=True))
     if not np.isfinite([whole, length]).all():
         raise NonFiniteError(_blame(trainer, parts, embeddings, terms))
@@ -224,20 +225,10 @@ def step(trainer: Trainer, parts: Sequence[Batch], rate: float) -> dict[str, Any
 
 
 def _draw_seed(trainer: Trainer, number: int) -> int:
-    """What this micro-batch draws from: a function of where the training stands, so that resuming is exact."""
-    parts = [trainer.plan.seed, trainer.state.phase, trainer.state.seen, rank(), number]
+    """What this micro-batch draws from: a function of where the training stands and of its place in the batch, so that
+    resuming is exact, on any number of ranks."""
+    parts = [trainer.plan.seed, trainer.state.phase, trainer.state.seen, number * world_size() + rank()]
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _known(trainer: Trainer, batch: Batch, pixels: Tensor, embeddings: Tensor) -> Forward:
-    """What the terms may read of a batch."""
-    rows = (trainer.classes, None if trainer.online else trainer.targets, trainer.scores)
-    labels, teacher, scores = (None if r is None else r[batch.index].to(trainer.device) for r in rows)
-    assert labels is not None
-    if trainer.online is not None and any(isinstance(term, TAUGHT) for term in trainer.phase.terms):
-        with autocast(trainer.device, trainer.precision):
-            teacher = embed_view(trainer.online, batch.images, pixels)
-    return Forward({"clean": embeddings.float()}, labels, teacher, scores)
 
 
 def _gradients_meet(trainer: Trainer, last: bool) -> Any:
@@ -286,9 +277,10 @@ def save(trainer: Trainer, log: RunLog | None, say: Any | None) -> None:
 def _score(trainer: Trainer) -> dict[str, float]:
     """The validation's numbers: the first rank's, since all must decide alike whether a phase is over."""
     assert trainer.held is not None
-    found = validate(trainer.network, trainer.held, trainer.device) if rank() == 0 else {"auc": 0.0, "eer": 0.0}
-    numbers = sum_over_ranks(torch.tensor([found["auc"], found["eer"]], dtype=torch.float64, device=trainer.device))
-    return dict(zip(("auc", "eer"), numbers.tolist(), strict=True))
+    names = trainer.held.numbers
+    found = validate(trainer.network, trainer.held, trainer.device) if rank() == 0 else dict.fromkeys(names, 0.0)
+    own = torch.tensor([found[name] for name in names], dtype=torch.float64, device=trainer.device)
+    return dict(zip(names, sum_over_ranks(own).tolist(), strict=True))
 
 
 def _write(log: RunLog | None, row: dict[str, Any]) -> None:

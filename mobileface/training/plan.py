@@ -55,9 +55,17 @@ class Source(Table):
 
 
 class Validate(Table):
-    """Share of the training identities that are held out to judge checkpoints; 0 turns it off."""
+    """Share of the training identities that are held out to judge checkpoints; 0 turns it off. sides: what they are
+    judged by is the mean over these, px: one image of each pair is shrunk to it."""
 
     identities: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    sides: list[Annotated[int, Field(ge=1, le=112)]] = Field([112], min_length=1)
+
+    @model_validator(mode="after")
+    def _sides_differ(self) -> Validate:
+        if len(set(self.sides)) != len(self.sides):
+            raise ValueError(f"sides {self.sides}: each may stand once")
+        return self
 
 
 class Data(Table):
@@ -130,7 +138,8 @@ class Plan(Table):
     """A recipe: what to train, on what, how, and what is done with the result."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    arch: str | dict[str, Any]
+    arch: str | dict[str, Any] | None = None
+    start: str | None = None  # run folder whose network the training begins with, and whose arch it has
     data: Data
     seed: int = Field(0, ge=0, lt=2**32)
     budget: str | BudgetLimits | None = None
@@ -149,6 +158,12 @@ class Plan(Table):
         names = [phase.name for phase in self.phases]
         if clash := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"phases: two are called {clash[0]!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_arch(self) -> Plan:
+        if (self.arch is None) == (self.start is None):
+            raise ValueError("give one of arch, or start: a run folder to begin with")
         return self
 
     @model_validator(mode="after")

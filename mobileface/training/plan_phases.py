@@ -7,16 +7,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from mobileface.training.plan_table import NameAlone, Positive, Table
-from mobileface.training.plan_terms import Classification, Term
+from mobileface.training.plan_terms import Classification, Contrastive, Term, views_of
 from mobileface.training.plan_views import Views
 
 LATER_LR = 0.1  # ours: a phase that names no optimizer has this share of the first one's learning rate
 
 
 class Optimizer(Table):
-    """Weight decay acts on weights of convolutions and on centres, not on batch norms, biases and slopes."""
+    """Weight decay acts on weights of convolutions and linear layers and on centres: no batch norms, biases, slopes.
 
-    kind: Literal["sgd", "adamw"] = "sgd"
+    Adagrad adds 1 to its root (the octuplet paper's epsilon), AdamW 1e-8.
+    """
+
+    kind: Literal["sgd", "adamw", "adagrad"] = "sgd"
     lr: float = Field(0.1, gt=0)
     weight_decay: float = Field(5e-4, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -86,13 +89,27 @@ class Phase(Table):
         kinds = [term.kind for term in self.terms]
         if len(set(kinds)) != len(kinds):
             raise ValueError(f"terms {', '.join(kinds)}: each kind may stand once")
-        if lonely := [kind for kind in kinds if kind in ("intra", "inter") and "classification" not in kinds]:
+        if "classification" not in kinds and (lonely := [t.kind for t in self.terms if _reads_centres(t)]):
             raise ValueError(f"terms: {lonely[0]} reads the centres of a classification term, which is not there")
+        if self.views.degraded is None:
+            if reader := next((term.kind for term in self.terms if "degraded" in views_of(term)), None):
+                raise ValueError(f"terms: {reader} reads the degraded view; wanted views.degraded")
+        elif all("degraded" not in views_of(term) for term in self.terms):
+            raise ValueError("views.degraded: no term reads that view")
+        if "octuplet" in kinds and not (isinstance(self.sampler, PKSampler) and self.sampler.images > 1):
+            raise ValueError("terms: octuplet wants two images of each identity, sampler: {kind: pk, images: 2}")
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} is no multiple of accumulate {self.accumulate}")
         if self.batch // self.accumulate < 2:
             raise ValueError(f"batch {self.batch} in {self.accumulate} parts leaves one image each; wanted two or more")
+        if (late := max([self.schedule.warmup, *self.schedule.milestones])) >= self.images:
+            what = "milestones: " if late in self.schedule.milestones else "warmup: "
+            raise ValueError(f"schedule: {what}{late} images are not reached in a phase of {self.images}")
         return self
+
+
+def _reads_centres(term: Term) -> bool:
+    return term.kind in ("intra", "inter") or (isinstance(term, Contrastive) and term.queue == "proxy")
 
 
 def losses(phase: Phase) -> list[str]:

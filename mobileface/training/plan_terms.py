@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mobileface.training.plan_table import NameAlone, Table
 
 Angle = Annotated[float, Field(ge=0, lt=3.14159)]
 Gradient = Literal["exact", "straight_through"]
 Weight = Annotated[float, Field(ge=0)]
+View = Literal["clean", "degraded"]
+Threshold = Annotated[float, Field(ge=0, le=1)] | Literal["none"]  # b of QGFace's partition by quality, 0..1
 
 
 # -- margins (losses/margins.py)
@@ -124,7 +126,8 @@ class Balance(Table):
 
 
 class Classification(Table):
-    """Cross-entropy over all training identities, margin on the own class."""
+    """Cross-entropy over all training identities, margin on the own class. Samples of all its views, where their
+    quality is above the threshold."""
 
     kind: Literal["classification"]
     weight: Weight = 1.0
@@ -133,6 +136,8 @@ class Classification(Table):
     negatives: Negatives = Plain(kind="plain")
     balance: Balance = Balance(beta=0)
     sample: float = Field(1.0, gt=0, le=1, description="share of the classes that a step sees (partial FC)")
+    views: list[View] = Field(["clean"], min_length=1, max_length=2)
+    threshold: Threshold = "none"
 
 
 class Intra(Table):
@@ -140,6 +145,7 @@ class Intra(Table):
 
     kind: Literal["intra"]
     weight: Weight = 1.0
+    view: View = "clean"
 
 
 class Inter(Table):
@@ -155,6 +161,7 @@ class Centre(Table):
 
     kind: Literal["centre"]
     weight: Weight = 0.003
+    view: View = "clean"
 
 
 class Triplet(Table):
@@ -166,6 +173,37 @@ class Triplet(Table):
     distance: Literal["euclidean", "squared", "cosine"] = "euclidean"
     margin: float = Field(0.3, gt=0)
     normalised: bool = True
+    view: View = "clean"
+
+
+class Octuplet(Table):
+    """Triplets between clean and degraded views (octuplet loss, eq. 11). relative: margin times the mean norm."""
+
+    kind: Literal["octuplet"]
+    weight: Weight = 1.0
+    distance: Literal["euclidean", "squared", "cosine"] = "euclidean"
+    margin: float = Field(25.0, gt=0)
+    relative: bool = False
+    normalised: bool = False
+    terms: list[Literal["hhh", "hll", "lhh", "lll"]] = Field(["hhh", "hll", "lhh", "lll"], min_length=1)
+
+    @model_validator(mode="after")
+    def _has_norms(self) -> Octuplet:
+        if self.relative and (self.normalised or self.distance == "cosine"):
+            raise ValueError("relative multiplies by the norms, which normalised and the cosine take away")
+        return self
+
+
+class Contrastive(Table):
+    """Poor images against their clean ones (QGFace); a queue as large as the number of identities unless told."""
+
+    kind: Literal["contrastive"]
+    weight: Weight = 1.0
+    scale: float = Field(64.0, gt=0)
+    threshold: Threshold = 0.2
+    queue: Literal["proxy", "batch", "momentum"] = "proxy"
+    size: Annotated[int, Field(gt=0)] | None = None
+    momentum: float = Field(0.999, ge=0, lt=1, description="of the momentum queue's encoder")
 
 
 class Distillation(Table):
@@ -173,6 +211,7 @@ class Distillation(Table):
 
     kind: Literal["distillation"]
     weight: Weight = 1.0
+    view: View = "clean"
 
 
 class RelationalDistillation(Table):
@@ -180,6 +219,7 @@ class RelationalDistillation(Table):
 
     kind: Literal["relational_distillation"]
     weight: Weight = 1.0
+    view: View = "clean"
 
 
 class LogitDistillation(Table):
@@ -189,14 +229,31 @@ class LogitDistillation(Table):
     weight: Weight = 1.0
     scale: float = Field(64.0, gt=0)
     temperature: float = Field(4.0, gt=0, le=1000)
+    view: View = "clean"
 
 
 TAUGHT = (Distillation, RelationalDistillation, LogitDistillation)  # what reads the teacher's embeddings
 
 Term = Annotated[
     Annotated[
-        Classification | Intra | Inter | Centre | Triplet | Distillation | RelationalDistillation | LogitDistillation,
+        Classification
+        | Intra
+        | Inter
+        | Centre
+        | Triplet
+        | Octuplet
+        | Contrastive
+        | Distillation
+        | RelationalDistillation
+        | LogitDistillation,
         Field(discriminator="kind"),
     ],
     NameAlone,
 ]
+
+
+def views_of(term: Term) -> set[str]:
+    """The views that a term reads."""
+    if isinstance(term, Octuplet | Contrastive):
+        return {"clean", "degraded"}
+    return set(term.views) if isinstance(term, Classification) else {getattr(term, "view", "clean")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from mobileface.training.plan_table import NameAlone, Probability, Table
 
@@ -63,11 +63,12 @@ class CropPaste(Table):
 
 
 class LowResolution(Table):
-    """Side shrunk to `least`..1 of itself and enlarged. AdaFace: least 0.2, and lanczos4 among the interpolations."""
+    """Side shrunk to `least`..`most` of itself and enlarged. AdaFace: 0.2..1, and lanczos4 among the interpolations."""
 
     kind: Literal["low_resolution"]
     p: Probability = 0.2
     least: float = Field(0.25, gt=0, le=1)
+    most: float = Field(1.0, gt=0, le=1)
     interpolations: list[Literal["nearest", "linear", "area", "cubic", "lanczos4"]] = Field(
         ["nearest", "linear", "area", "cubic"], min_length=1
     )
@@ -81,19 +82,100 @@ class Cutout(Table):
     most: float = Field(0.4, gt=0, le=1)
 
 
+class Resolution(Table):
+    """Shrunk to one of `sides`, px, and enlarged: bicubic, anti-aliased on the way down. per: one draw for the batch or
+    for each image."""
+
+    kind: Literal["resolution"]
+    p: Probability = 1.0
+    sides: list[Annotated[int, Field(ge=1, le=112)]] = Field([7, 14, 28], min_length=1)  # octuplet loss
+    per: Literal["batch", "image"] = "batch"
+
+
+class Jpeg(Table):
+    """Artefacts of a JPEG file of quality `least`..`most`."""
+
+    kind: Literal["jpeg"]
+    p: Probability = 1.0
+    least: int = Field(75, ge=1, le=100)  # QGFace's public code
+    most: int = Field(75, ge=1, le=100)
+
+
+class MotionBlur(Table):
+    """The mean along a straight path of `least`..`most` px."""
+
+    kind: Literal["motion_blur"]
+    p: Probability = 0.2
+    least: float = Field(2.0, ge=0, le=56)
+    most: float = Field(12.0, ge=0, le=56)
+
+
+class ResizedCrop(Table):
+    """A rectangle of `least`..1 of the area, enlarged to the whole; width / height in 1 / ratio..ratio."""
+
+    kind: Literal["resized_crop"]
+    p: Probability = 1.0
+    least: float = Field(0.8, gt=0, le=1)  # QGFace's public code
+    ratio: float = Field(4 / 3, ge=1, le=10)
+
+
 Augmentation = Annotated[
     Annotated[
-        Flip | Affine | Brightness | Saturation | Photometric | CropPaste | LowResolution | Cutout,
+        Flip
+        | Affine
+        | Brightness
+        | Saturation
+        | Photometric
+        | CropPaste
+        | ResizedCrop
+        | LowResolution
+        | Resolution
+        | Jpeg
+        | MotionBlur
+        | Cutout,
         Field(discriminator="kind"),
     ],
     NameAlone,
 ]
 
 
-class Views(Table):
-    """Augmentation of each view of an image, in order."""
+ALL_KERNELS = ["nearest", "linear", "area", "cubic", "lanczos4"]
+NAMED: dict[str, list[Any]] = {
+    "octuplet": ["resolution"],
+    "adaface": [
+        "crop_paste",
+        {"kind": "low_resolution", "least": 0.2, "interpolations": ALL_KERNELS},
+        "photometric",
+    ],
+    "qgface": [  # its public code's L view; the order is ours
+        {"kind": "low_resolution", "p": 1.0, "least": 0.1, "most": 0.5, "interpolations": ALL_KERNELS},
+        "jpeg",
+        "resized_crop",
+        {"kind": "photometric", "p": 1.0, "brightness": 0.2, "contrast": 0.2, "saturation": 0.2},
+        {"kind": "affine", "p": 1.0, "degrees": 45, "shift": 0, "zoom": 0},
+        "flip",
+    ],
+}
 
-    clean: list[Augmentation] = Field([Flip(kind="flip")])
+
+def _named(value: Any) -> Any:
+    """A set of steps by its name."""
+    if not isinstance(value, str):
+        return value
+    if value not in NAMED:
+        raise ValueError(f"{value!r} is no set of steps here; wanted a list, or one of {', '.join(NAMED)}")
+    return NAMED[value]
+
+
+Steps = Annotated[list[Augmentation], BeforeValidator(_named)]
+
+
+class Views(Table):
+    """Augmentation of each view of an image, in order: a list of steps, or the name of one. The clean view is made from
+    the crop, the degraded one from the clean one."""
+
+    clean: Steps = Field([Flip(kind="flip")])
+    degraded: Steps | None = None
 
 
 def steps(view: Iterable[Augmentation]) -> list[tuple[str, float, dict[str, Any]]]:

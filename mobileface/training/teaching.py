@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobileface.data.faces import FaceSource
+from mobileface.data.faces import UNLABELLED, FaceSource
 from mobileface.data.faceset import FaceSet
 from mobileface.data.images import BadImage, decode
 from mobileface.embedders.contract import Embedder, embed_with_flip
 from mobileface.embedders.network import NetworkEmbedder
 from mobileface.errors import InputError
+from mobileface.evaluation import scores
 from mobileface.training import checkpoint
 
 BATCH = 64
 TARGETS = "targets"
+PART = 1 << 18  # images in one file of the cache
+COMPARED = 2000  # images that are compared with each other to see whether the teacher knows faces
 
 
 def teacher_targets(
@@ -33,27 +39,50 @@ def teacher_targets(
     progress: Callable[[int], None] = lambda done: None,
     threads: int = 1,
 ) -> NDArray[np.float32]:
-    """(N, D) unit vectors: embedding of the clean crop plus that of its flip, normalised (design: decided so).
+    """(N, D) unit vectors: embedding of the clean crop plus that of its flip, normalised (design: decided so); without
+    the flip where the teacher's contract says so.
 
-    Kept under `cache`, one file a source, keyed by the teacher's hash, its contract and the source's content
-    names and sizes. An image that does not decode gets zeros; training skips it as well. `threads` batches are
-    embedded at a time, and give the same whatever their number.
+    Kept under `cache`, one file for each PART images of a source, keyed by the teacher's hash, its contract and the
+    source's names and sizes: what was embedded before an interrupt is not embedded again. An image that does not
+    decode gets zeros; training skips it as well. `threads` batches are embedded at a time, and give the same whatever
+    their number.
     """
-    parts, done = [], 0
+    targets, done = np.zeros((len(faces), teacher.dim), np.float32), 0
     for source in faces.sources:
         key = json.dumps([teacher.sha256, teacher.contract.to_dict(), source.fingerprint()], sort_keys=True)
-        path = cache / "teachers" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
-        part = _cached(path, (len(source), teacher.dim))
-        if part is None:
-            part = np.zeros((len(source), teacher.dim), np.float32)
-            _embed_all(teacher, source, part, partial(_count, progress, done), threads)
-            checkpoint.save(path, {TARGETS: torch.from_numpy(part)}, {})
-        done += len(source)
-        parts.append(part)
-    return np.concatenate(parts)
+        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        for first in range(0, len(source), PART):
+            rows = range(first, min(first + PART, len(source)))
+            path = cache / "teachers" / f"{name}{f'-{first // PART}' if first else ''}.safetensors"
+            part = targets[done : done + len(rows)]
+            if (found := _cached(path, part.shape)) is not None:
+                part[:] = found
+            else:
+                _embed_all(teacher, source, rows, part, partial(_count, progress, done), threads)
+                checkpoint.save(path, {TARGETS: torch.from_numpy(part)}, {})
+            done += len(rows)
+    return targets
 
 
-def _cached(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+def labels_told_apart(targets: NDArray[np.float32], labels: NDArray[np.int64]) -> float | None:
+    """AUC of the targets' cosines over all pairs of images of some labelled identities; None without such pairs.
+
+    targets: (N, D), zeros for an image without; labels: (N,). A teacher whose contract is wrong shows here.
+    """
+    rng = np.random.Generator(np.random.Philox(key=[0, 5]))
+    usable = np.flatnonzero((labels != UNLABELLED) & targets.any(axis=1))
+    order = rng.permutation(labels.max(initial=0) + 1)
+    chosen = usable[np.argsort(order[labels[usable]], kind="stable")][:COMPARED]
+    first, second = np.triu_indices(len(chosen), 1)
+    same = labels[chosen][first] == labels[chosen][second]
+    if not same.any() or same.all():
+        return None
+    vectors = targets[chosen].astype(np.float64)
+    cosines = (vectors @ vectors.T)[first, second]
+    return scores.auc(*scores.roc(cosines, same))
+
+
+def _cached(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
     """The cached targets, or None where there are none or they are damaged."""
     try:
         part = checkpoint.load(path)[0][TARGETS]  # its checksum finds every damaged byte
@@ -67,34 +96,50 @@ def _count(progress: Callable[[int], None], before: int, done: int) -> None:
 
 
 def _embed_all(
-    teacher: Embedder, source: FaceSource, out: NDArray[np.float32], progress: Callable[[int], None], threads: int
+    teacher: Embedder,
+    source: FaceSource,
+    rows: range,
+    out: NDArray[np.float32],
+    progress: Callable[[int], None],
+    threads: int,
 ) -> None:
-    """Fill `out`, batch by batch."""
-    batches = [range(first, min(first + BATCH, len(out))) for first in range(0, len(out), BATCH)]
-    pool = ThreadPoolExecutor(threads)
+    """Fill `out`, (len(rows), D), batch by batch. With one thread for the teacher, a second one reads ahead."""
+    batches = [rows[first : first + BATCH] for first in range(0, len(rows), BATCH)]
+    in_turn = Lock() if threads == 1 else nullcontext()
+    pool = ThreadPoolExecutor(max(2, threads))
     try:
-        for rows, _ in zip(batches, pool.map(lambda rows: _embed(teacher, source, rows, out), batches), strict=True):
-            progress(rows.stop)
+        work = partial(_embed, teacher, source, rows.start, out, in_turn)
+        for batch, _ in zip(batches, pool.map(work, batches), strict=True):
+            progress(batch.stop - rows.start)
     finally:  # after an error or Ctrl-C, only the batches at hand are waited for
         pool.shutdown(cancel_futures=True)
 
 
-def _embed(teacher: Embedder, source: FaceSource, rows: Sequence[int], out: NDArray[np.float32]) -> None:
-    """Fill the rows of `out`."""
+def _embed(
+    teacher: Embedder,
+    source: FaceSource,
+    start: int,
+    out: NDArray[np.float32],
+    in_turn: AbstractContextManager[Any],
+    batch: range,
+) -> None:
+    """Fill the rows of `out` that belong to a batch; row 0 is that of image `start`."""
     images, good = [], []
-    for i in rows:
+    for i in batch:
         try:
             images.append(decode(source.read(i), source.key(i)))
-            good.append(i)
+            good.append(i - start)
         except BadImage:
             continue
     if not images:
         return
-    both = embed_with_flip(teacher, np.stack(images))
-    length = np.linalg.norm(both, axis=1, keepdims=True)
+    with in_turn:
+        both = teacher.contract.flip == "sum"
+        raw = embed_with_flip(teacher, np.stack(images)) if both else teacher(np.stack(images))
+    length = np.linalg.norm(raw, axis=1, keepdims=True)
     if not np.isfinite(length).all() or (length == 0).any():
         raise InputError(f"{teacher.path}: gives embeddings without a length for some images; wrong contract?")
-    out[good] = both / length
+    out[good] = raw / length
 
 
 @torch.no_grad()

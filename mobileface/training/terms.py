@@ -12,18 +12,25 @@ from mobileface.errors import InputError
 from mobileface.losses.balance import class_balanced
 from mobileface.losses.centres import Centres
 from mobileface.losses.classifier import Classifier, bytes_needed
+from mobileface.losses.contrastive import Contrastive
 from mobileface.losses.distill import CosineDistillation, RelationalDistillation, projection
 from mobileface.losses.distill_logits import LogitDistillation
 from mobileface.losses.forward import Forward
 from mobileface.losses.margins import MARGINS, Margin
+from mobileface.losses.momentum import MomentumEncoder
 from mobileface.losses.negatives import NEGATIVES
+from mobileface.losses.octuplet import Octuplet
+from mobileface.losses.quality_gate import QualityGate
+from mobileface.losses.queues import Batch, ProxyQueue, Queue
 from mobileface.losses.regularizers import CentreLoss, Inter, Intra
 from mobileface.losses.triplet import Triplet
 from mobileface.training.plan_phases import Phase
 from mobileface.training.plan_terms import TAUGHT, Centre, Classification
+from mobileface.training.plan_terms import Contrastive as ContrastivePlan
 from mobileface.training.plan_terms import Inter as InterPlan
 from mobileface.training.plan_terms import Intra as IntraPlan
 from mobileface.training.plan_terms import LogitDistillation as LogitPlan
+from mobileface.training.plan_terms import Octuplet as OctupletPlan
 from mobileface.training.plan_terms import RelationalDistillation as RelationalPlan
 from mobileface.training.plan_terms import Triplet as TripletPlan
 
@@ -46,11 +53,12 @@ def build_terms(
     seed: int,
     teacher_dim: int | None = None,
     teachers_centres: Tensor | None = None,
+    network: nn.Module | None = None,
 ) -> nn.ModuleDict:
     """The term of each kind, as one module: in the optimizer and in the checkpoint.
 
     counts: (C,) training images of each class. teachers_centres: (this rank's share of C, teacher_dim), for the
-    distillation by logits.
+    distillation by logits. network: what a momentum encoder begins as.
     """
     built = nn.ModuleDict()
     for term in phase.terms:  # those that read the class centres come behind the classifier that has them
@@ -58,25 +66,52 @@ def build_terms(
             built[term.kind] = _classifier(term, counts, dim, seed)
     for term in phase.terms:
         if isinstance(term, IntraPlan | InterPlan):
-            classifier = built["classification"]
-            assert isinstance(classifier, Classifier)
-            centres = Centres(partial(getattr, classifier, "centres"), classifier.num_classes)
-            built[term.kind] = Intra(centres) if isinstance(term, IntraPlan) else Inter(centres, term.over)
+            centres = _centres(built)
+            built[term.kind] = Intra(centres, term.view) if isinstance(term, IntraPlan) else Inter(centres, term.over)
         elif isinstance(term, Centre):
-            built[term.kind] = CentreLoss(len(counts), dim)
+            built[term.kind] = CentreLoss(len(counts), dim, term.view)
         elif isinstance(term, TripletPlan):
-            built[term.kind] = Triplet(term.mining, term.distance, term.margin, term.normalised)
+            built[term.kind] = Triplet(term.mining, term.distance, term.margin, term.normalised, term.view)
+        elif isinstance(term, OctupletPlan):
+            built[term.kind] = Octuplet(**term.model_dump(exclude={"kind", "weight"}))
+        elif isinstance(term, ContrastivePlan):
+            built[term.kind] = _contrastive(term, built, len(counts), dim, network)
         elif isinstance(term, RelationalPlan):
-            built[term.kind] = RelationalDistillation()
+            built[term.kind] = RelationalDistillation(term.view)
         elif isinstance(term, TAUGHT):
             assert teacher_dim is not None
             link = projection(dim, teacher_dim, seed)
             if isinstance(term, LogitPlan):
                 assert teachers_centres is not None
-                built[term.kind] = LogitDistillation(teachers_centres, link, term.scale, term.temperature)
+                built[term.kind] = LogitDistillation(teachers_centres, link, term.scale, term.temperature, term.view)
             else:
-                built[term.kind] = CosineDistillation(link)
+                built[term.kind] = CosineDistillation(link, term.view)
     return built
+
+
+def _centres(built: nn.ModuleDict) -> Centres:
+    """The class centres of the classification term."""
+    classifier = built["classification"]
+    assert isinstance(classifier, Classifier)
+    return Centres(partial(getattr, classifier, "centres"), classifier.num_classes)
+
+
+def _contrastive(
+    term: ContrastivePlan, built: nn.ModuleDict, num_classes: int, dim: int, network: nn.Module | None
+) -> Contrastive:
+    size, gate, encoder = term.size or num_classes, _gate(term.threshold), None
+    if term.queue == "batch":
+        queue = Batch()
+    elif term.queue == "proxy":
+        queue = ProxyQueue(size, dim, _centres(built))
+    else:
+        assert network is not None
+        queue, encoder = Queue(size, dim), MomentumEncoder(network, term.momentum)
+    return Contrastive(queue, gate, term.scale, encoder)
+
+
+def _gate(threshold: float | str) -> QualityGate:
+    return QualityGate(None if isinstance(threshold, str) else threshold)
 
 
 def _margin(term: Classification) -> Margin:
@@ -87,19 +122,28 @@ def _classifier(term: Classification, counts: Tensor, dim: int, seed: int) -> Cl
     margin = _margin(term)
     negatives = NEGATIVES[term.negatives.kind](**term.negatives.model_dump(exclude={"kind"}))
     balance = class_balanced(counts, term.balance.beta) if term.balance.beta else None
-    return Classifier(len(counts), dim, margin, term.scale, negatives, balance, term.sample, seed=seed)
+    gate = None if term.threshold == "none" else _gate(term.threshold)
+    return Classifier(
+        len(counts), dim, margin, term.scale, negatives, balance, term.sample, term.views, gate, seed=seed
+    )
 
 
 def memory_line(phase: Phase, num_classes: int, dim: int, teacher_dim: int | None = None) -> str | None:
     """What the class centres will take on this rank, in words; None where it is little."""
-    if not any(term.kind == "classification" for term in phase.terms):
-        return None
-    needed = bytes_needed(num_classes, dim, {"sgd": 1, "adamw": 2}[phase.optimizer.kind], world_size())
-    if teacher_dim is not None and any(isinstance(term, LogitPlan) for term in phase.terms):
+    kinds = {term.kind for term in phase.terms}
+    needed: dict[str, int] = {}
+    if "classification" in kinds:
+        needed = bytes_needed(
+            num_classes, dim, {"sgd": 1, "adagrad": 1, "adamw": 2}[phase.optimizer.kind], world_size()
+        )
+    if teacher_dim is not None and "logit_distillation" in kinds:
         needed["teacher's centres"] = 4 * teacher_dim * len(shard(num_classes))
-    if phase.accumulate > 1 or any(term.kind in ("intra", "inter") for term in phase.terms):
+    if "classification" in kinds and (phase.accumulate > 1 or kinds & {"intra", "inter"}):
         needed["second gradient"] = needed["gradient"]  # until it is added to the first
-    if any(term.kind == "centre" for term in phase.terms):
+    for term in phase.terms:
+        if isinstance(term, ContrastivePlan) and term.queue != "batch":
+            needed["queue"] = 4 * dim * (term.size or num_classes) * (2 if term.queue == "proxy" else 1)
+    if "centre" in kinds:
         needed["centre loss"] = 4 * 4 * dim * num_classes  # on every rank; gradient and optimizer as well
     if sum(needed.values()) < SAY_MEMORY_FROM:
         return None
@@ -119,5 +163,5 @@ def weigh(terms: nn.ModuleDict, phase: Phase, forward: Forward) -> tuple[Tensor,
     sums = sum_over_ranks(torch.stack([weight.detach().sum().to(shares.dtype) for _, weight in found]))
     shares = shares / sums.clamp(min=torch.finfo(sums.dtype).tiny)
     wholes = sum_over_ranks(shares.detach())
-    weights = shares.new_tensor([term.weight for term in phase.terms])
-    return (shares * weights).sum(), {term.kind: whole for term, whole in zip(phase.terms, wholes, strict=True)}
+    loss = torch.stack([share * term.weight for share, term in zip(shares, phase.terms, strict=True)]).sum()
+    return loss, {term.kind: whole for term, whole in zip(phase.terms, wholes, strict=True)}

@@ -20,6 +20,7 @@ from mobileface.data.loading import SAMPLER_STREAM, FaceStream, stream_seed
 from mobileface.data.samplers import SAMPLERS, Sampler
 from mobileface.distributed import shard, world_size
 from mobileface.embedders.contract import Embedder
+from mobileface.embedders.network import load_network
 from mobileface.errors import InputError
 from mobileface.losses.distill_logits import class_centres
 from mobileface.models import build
@@ -30,6 +31,7 @@ from mobileface.training.plan_phases import Optimizer, Phase
 from mobileface.training.plan_terms import LogitDistillation
 from mobileface.training.plan_views import steps as plan_steps
 from mobileface.training.recompute import recompute_blocks
+from mobileface.training.sources import start_folder
 from mobileface.training.terms import build_terms, check_terms, memory_line
 from mobileface.training.validation import HeldOut, held_out
 from mobileface.training.watch import Watched, watch_sample
@@ -129,13 +131,15 @@ class Trainer:
         if any(isinstance(term, LogitDistillation) for term in phase.terms):
             assert self.targets is not None  # Plan.wants_targets
             centres = class_centres(self.targets, self.classes, shard(self.split.num_classes))
-        self.terms = build_terms(phase, counts, dim, self.plan.seed, self.teacher_dim, centres).to(self.device)
+        terms = build_terms(phase, counts, dim, self.plan.seed, self.teacher_dim, centres, self.network)
+        self.terms = terms.to(self.device)
         self.optimizer = make_optimizer(phase.optimizer, self.network, self.terms)
         for what in ("left_out", "short", "repeats"):
             if count := getattr(sampler, what, 0):
                 self.say(f"sampler {phase.sampler.kind}: {SAID[what].format(count)}")
+        degraded = None if phase.views.degraded is None else plan_steps(phase.views.degraded)
         steps = plan_steps(phase.views.clean)
-        self.stream = FaceStream(self.faces, sampler, steps, self.plan.seed, number)
+        self.stream = FaceStream(self.faces, sampler, steps, self.plan.seed, number, degraded, phase.batch)
 
 
 SAID = {
@@ -160,11 +164,13 @@ def prepare(
         say(f"{split.long_tail:,} images of identities with fewer than {plan.data.min_images} are left out")
     device = pick_device()
     precision = pick_precision(plan.precision, device)
-    network = build(arch, plan.seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    begun = (run / "checkpoints" / "last.safetensors").exists()
+    network = build(arch, plan.seed) if plan.start is None or begun else load_network(start_folder(plan))
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
     if plan.activation_checkpointing:
         recompute_blocks(network)
-    held, skipped = held_out(faces, split.held_out, plan.seed)
+    held, skipped = held_out(faces, split.held_out, plan.seed, plan.data.validate_.sides)
     if held is None:
         say("no held-out identities to compare: the last checkpoint counts as the best")
         if tired := [phase.name for phase in plan.phases if phase.patience]:
@@ -196,8 +202,11 @@ def prepare(
     else:
         trainer.begin_phase(0)
     note_skipped(trainer, [*skipped, *unwatched])
-    size, wanted = micro_batch(trainer.phase)[0], "off" if plan.activation_checkpointing else plan.compile
-    trainer.forward, is_compiled = compiled(network, wanted, size, device, precision, say)
+    if plan.activation_checkpointing and plan.compile == "auto":
+        say("activation_checkpointing: trained without torch.compile")
+    sizes = sorted({embedded_at_once(phase) for phase in plan.phases[trainer.state.phase :]})
+    wanted = "off" if plan.activation_checkpointing else plan.compile
+    trainer.forward, is_compiled = compiled(network, wanted, sizes, device, precision, say)
     trainer.forward = over_ranks(trainer.forward)
     facts = {
         "device": device.type,
@@ -229,6 +238,11 @@ def micro_batch(phase: Phase) -> tuple[int, int]:
     return phase.batch // pieces, pieces // ranks
 
 
+def embedded_at_once(phase: Phase) -> int:
+    """Images that go through the network in one pass: a micro-batch in all its views."""
+    return micro_batch(phase)[0] * (1 if phase.views.degraded is None else 2)
+
+
 def _restore(trainer: Trainer) -> None:
     tensors, saved = checkpoint.load(trainer.last)
     if saved["inputs"] != trainer.state.inputs:
@@ -254,6 +268,8 @@ def make_optimizer(settings: Optimizer, network: nn.Module, terms: nn.Module) ->
     ]
     if settings.kind == "sgd":
         return torch.optim.SGD(groups, settings.lr, settings.momentum, fused=True)
+    if settings.kind == "adagrad":
+        return torch.optim.Adagrad(groups, settings.lr, eps=1.0, fused=True)
     return torch.optim.AdamW(groups, settings.lr, fused=True)
 
 

@@ -1,13 +1,14 @@
 """Norm and probability of the own class against the quality of images, while a network trains (AdaFace, Figs. 4 and 6).
 
 A fixed sample of training images is embedded at every validation, each as it is and degraded by known amounts, so that
-the quality of what is embedded is known. One forward of the network for each image and level, and nothing else: about
-what a validation costs where both embed as many images.
+the quality of what is embedded is known. The cost: one forward of the network for each image and level, about what a
+validation costs where both embed as many images, and with a classifier a cosine to every centre for each of them.
 """
 
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,12 @@ from mobileface.losses.forward import unit
 from mobileface.losses.streamed import Classes, others_and_own
 
 TRACKED = 16  # images of which the log keeps every norm and probability
-BATCH = 100
+BATCH = 100  # images that are embedded at once
+ROWS = 2048  # embeddings that are held against all centres at once: 256 images at every level
 MAX_FACTORS_BYTES = 1 << 28  # of a factors.csv: that of two million pictures
+
+
+log = logging.getLogger(__name__)
 
 
 def _coarse(image: Image, side: int) -> Image:
@@ -72,29 +77,34 @@ class Watched:
 def watch_sample(faces: FaceSet, split: Split, count: int, seed: int) -> tuple[Watched | None, list[str]]:
     """`count` training images, drawn by `seed`: with a label if there are such; of procedural faces clean ones.
 
-    None for a count of 0. Second: what is wrong with each bad image on the way. InputError where none can be used.
+    None for a count of 0. Second: what is wrong with each bad image on the way. InputError where none can be used; a
+    warning where there are fewer.
     """
     if not count:
         return None, []
     labelled = split.train[split.classes[split.train] >= 0]
     rng = np.random.Generator(np.random.Philox(key=[seed, 3]))
-    poor = set().union(*map(poor_pictures, faces.sources))
+    poor = {source: poor_pictures(source) for source in faces.sources}
     images: list[Image] = []
     chosen: list[int] = []
     skipped: list[str] = []
-    for i in rng.permutation(labelled if len(labelled) else split.train).tolist():
+    for i in rng.permutation(labelled if len(labelled) else split.train):
         if len(images) == count:
             break
-        if faces.key(i) in poor:
+        source, place = faces.locate(i)
+        key = source.key(place)
+        if key in poor[source]:
             continue
         try:
-            images.append(decode(faces.read(i), faces.key(i)))
+            images.append(decode(source.read(place), key))
             chosen.append(i)
         except BadImage as error:
             skipped.append(str(error))
     if not images:
         wanted = f"wanted clean ones to watch; the last: {skipped[-1]}" if skipped else "wanted clean ones to watch"
         raise InputError(f"none of the {len(split.train)} training images can be used; {wanted}")
+    if len(images) < count:
+        log.warning("watch: %d images, not %d: the training set holds no more clean ones", len(images), count)
     return Watched(np.stack(images), torch.from_numpy(split.classes[chosen])), skipped
 
 
@@ -130,9 +140,8 @@ def watch(network: nn.Module, terms: nn.ModuleDict, watched: Watched, device: to
     """
     training = network.training
     network.eval()
-    found = [_measure(network, terms, watched, *level, device) for level in LEVELS]
+    columns = _measure(network, terms, watched, device)
     network.train(training)
-    columns = {name: np.stack([level[name] for level in found], 1) for name in found[0]}  # (N, levels)
     row: dict[str, Any] = {}
     for kind, ladder in LADDERS.items():
         places = [at for at, (name, _) in enumerate(LEVELS) if name in ("clean", kind)]
@@ -149,22 +158,28 @@ def watch(network: nn.Module, terms: nn.ModuleDict, watched: Watched, device: to
 
 @torch.inference_mode()
 def _measure(
-    network: nn.Module, terms: nn.ModuleDict, watched: Watched, kind: str, step: int, device: torch.device
+    network: nn.Module, terms: nn.ModuleDict, watched: Watched, device: torch.device
 ) -> dict[str, NDArray[np.float64]]:
-    """(N,) norms and, where there is a classifier, (N,) probabilities, of all images at one level."""
-    norms, chances = [], []
+    """(N, levels) norms and, where there are a classifier and labels, (N, levels) probabilities."""
+    embeddings = torch.cat([_embed(network, watched.images, *level, device) for level in LEVELS])
+    found = {"norm": torch.linalg.vector_norm(embeddings, dim=1)}
     classifier = dict(terms.named_children()).get("classification")
-    for start in range(0, len(watched.images), BATCH):
-        images = watched.images[start : start + BATCH]
+    if isinstance(classifier, Classifier) and bool((watched.classes >= 0).all()):
+        labels = watched.classes.to(device).repeat(len(LEVELS))
+        parts = zip(embeddings.split(ROWS), labels.split(ROWS), strict=True)
+        found["probability"] = torch.cat([probability(classifier, *part) for part in parts])
+    return {name: values.double().reshape(len(LEVELS), -1).T.cpu().numpy() for name, values in found.items()}
+
+
+def _embed(network: nn.Module, images: NDArray[np.uint8], kind: str, step: int, device: torch.device) -> Tensor:
+    """(N, D) float32 of all images at one level."""
+    found = []
+    for start in range(0, len(images), BATCH):
+        part = images[start : start + BATCH]
         if kind in LADDERS:
-            images = np.stack([LADDERS[kind].degrade(image, step) for image in images])
-        classes = watched.classes[start : start + BATCH].to(device)
-        embedded = network(torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()).float()
-        norms.append(torch.linalg.vector_norm(embedded, dim=1).double().cpu().numpy())
-        if isinstance(classifier, Classifier) and bool((classes >= 0).all()):
-            chances.append(probability(classifier, embedded, classes).cpu().numpy())
-    found = {"norm": np.concatenate(norms)}
-    return found | ({"probability": np.concatenate(chances)} if chances else {})
+            part = np.stack([LADDERS[kind].degrade(image, step) for image in part])
+        found.append(network(torch.from_numpy(part).to(device).permute(0, 3, 1, 2).float()).float())
+    return torch.cat(found)
 
 
 def probability(classifier: Classifier, embeddings: Tensor, labels: Tensor) -> Tensor:

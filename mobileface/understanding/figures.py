@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mobileface.report.plots import FIRST, INK, MUTED, SECOND, draw_phases, drawing, images_axis
 
 STYLES = ((FIRST, "-", "o"), (SECOND, "--", "s"), (INK, ":", "^"))
+HIGHEST = 2.5  # |g| / s that a panel of gradients shows
 Row = Sequence[float] | NDArray[np.float64]
 
 
@@ -23,7 +24,7 @@ def scaling(key: str, degrees: Row, curves: Sequence[tuple[Row, float | None]], 
             if boundary is not None:
                 axes.plot([boundary], [0], color=colour, marker="|", markersize=14, clip_on=False)
         axes.set_xlim(0, 180)
-        axes.set_ylim(-0.05, 2.5)  # the same for all margins, so that they compare
+        axes.set_ylim(-0.05, HIGHEST)  # the same for all margins, so that they compare
         axes.set_xticks(range(0, 181, 30))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}°")
         axes.set_xlabel("angle to the own centre")

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from mobileface.losses.margins import MARGINS, AdaFace, Margin
 from mobileface.losses.negatives import Curricular, Negatives, Plain
-from mobileface.statistics import NormStatistics
 
 BETWEEN = math.pi / 2  # radians from one centre to the other
 SCALE = 64.0  # the paper's s
@@ -98,7 +97,7 @@ def _adaface() -> AdaFace:
     """AdaFace whose indicator is (norm - 20) / 10."""
     margin = AdaFace(concentration=1.0).double()
     margin.statistics.mean.fill_(20.0)
-    margin.statistics.std.fill_(10.0 - NormStatistics.EPS)
+    margin.statistics.std.fill_(10.0 - margin.statistics.eps)
     return margin
 
 

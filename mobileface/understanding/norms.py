@@ -22,17 +22,20 @@ PLACES = ("low", "middle", "high")
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """Faces of a set: images (N, 112, 112, 3), their keys, how many bad ones were passed over, the set's hash."""
+    """Faces of a set: images (N, 112, 112, 3), their keys, how many images the set has, how many bad ones were passed
+    over, the set's hash."""
 
     name: str
     images: Images
     keys: list[str]
+    whole: int
     bad: int
     sha256: str
 
     def to_dict(self) -> dict[str, Any]:
         """What they are, without the images."""
-        return {"name": self.name, "images": len(self.keys), "bad": self.bad, "sha256": self.sha256}
+        counts = {"images": len(self.keys), "whole": self.whole, "bad": self.bad}
+        return {"name": self.name, **counts, "sha256": self.sha256}
 
 
 def read_crops(source: FaceSource, most: int = MOST) -> Crops:
@@ -40,18 +43,18 @@ def read_crops(source: FaceSource, most: int = MOST) -> Crops:
     rng = np.random.Generator(np.random.Philox(key=[0, 4]))
     crops: list[Image] = []
     keys: list[str] = []
-    bad: list[str] = []
-    for i in rng.permutation(len(source)).tolist():
+    bad, last = 0, ""
+    for i in map(int, rng.permutation(len(source))):
         if len(crops) == most:
             break
         try:
             crops.append(decode(source.read(i), source.key(i)))
             keys.append(source.key(i))
         except BadImage as error:
-            bad.append(str(error))
+            bad, last = bad + 1, str(error)
     if not crops:
-        raise InputError(f"{source.name}: none of its {len(source)} images can be used; the last: {bad[-1]}")
-    return Crops(source.name, np.stack(crops), keys, len(bad), source.fingerprint())
+        raise InputError(f"{source.name}: none of its {len(source)} images can be used; the last: {last}")
+    return Crops(source.name, np.stack(crops), keys, len(source), bad, source.fingerprint())
 
 
 def distribution(norms: NDArray[np.float64], keys: Sequence[str]) -> dict[str, Any]:

@@ -54,7 +54,13 @@ def one_run(i: int, run: Json, crops: Crops | None, drawn: Sequence[Images]) -> 
 
 def figure(title: str, note: str, svg: str, legend: Sequence[str] = ()) -> Json:
     """A plot as the template takes it; its words for those who do not see it are title and note."""
-    return {"title": title, "note": note, "alt": f"{title}: {note}", "svg": Markup(svg), "legend": list(legend)}
+    return {
+        "title": title,
+        "note": note,
+        "alt": f"{title}: {note}" if note else title,
+        "svg": Markup(svg),
+        "legend": list(legend),
+    }
 
 
 def scaling(gradients: Json) -> Json:
@@ -65,7 +71,8 @@ def scaling(gradients: Json) -> Json:
     for number, (name, curves) in enumerate(panels.items()):
         drawn = [(curve["g"], curve["boundary_degrees"]) for curve in curves]
         svg = figures.scaling(f"g{number}", degrees, drawn, plain, scale)
-        plots.append(figure(name, "", svg, [curve["label"] for curve in curves]))
+        note = "; ".join(filter(None, (above(curve, degrees, scale) for curve in curves)))
+        plots.append(figure(name, note, svg, [curve["label"] for curve in curves]))
         rows += [
             {
                 "margin": name,
@@ -77,6 +84,15 @@ def scaling(gradients: Json) -> Json:
             for curve in curves
         ]
     return {"plots": plots, "rows": rows, "scale": f"{scale:g}"}
+
+
+def above(curve: Json, degrees: Sequence[float], scale: float) -> str:
+    """How far a curve rises above its plot, in words; empty where it does not."""
+    pulls = -np.array(curve["g"]) / scale
+    highest = int(pulls.argmax())
+    if pulls[highest] <= figures.HIGHEST:
+        return ""
+    return f"{curve['label'].partition(',')[0]} rises off the plot, to {pulls[highest]:.1f} at {degrees[highest]:.0f}°"
 
 
 def angle(degrees: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image as Pillow
 
 from mobileface.data import detect
 from mobileface.data.align import TEMPLATE
@@ -103,3 +105,53 @@ def painted_detector(
     monkeypatch.setattr(detect.cv2, "FaceDetectorYN", kind)
     (folder / "painted.onnx").write_bytes(b"painted")
     return detect.Detector(folder / "painted.onnx")
+
+
+# ---- folders of painted photographs and of their crops
+
+
+def photograph(path: Path, *faces: dict[str, Any], size: tuple[int, int] = (400, 300), orientation: int = 1) -> Path:
+    """Write a PNG or a JPEG of (width, height) with painted faces, as a camera that was held so would."""
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    for face in faces:
+        paint(pixels, **face)
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Pillow.fromarray(np.rot90(pixels, {1: 0, 6: 1, 3: 2, 8: 3}[orientation])).save(path, exif=exif, quality=97)
+    return path
+
+
+GOOD: dict[str, Any] = {"scale": 1.2, "left": 130, "top": 60, "degrees": 8}
+
+
+def looks(detector: detect.Detector) -> int:
+    """How often the detector has looked since it was last asked."""
+    net = detector._net
+    assert isinstance(net, PaintedYN)
+    count, net.sizes = len(net.sizes), []
+    return count
+
+
+def table(out: Path) -> dict[str, list[dict[str, str]]]:
+    """Rows of align.tsv by the photograph's path."""
+    found: dict[str, list[dict[str, str]]] = {}
+    with (out / "align.tsv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        for row in csv.DictReader(file, dialect="excel-tab"):
+            found.setdefault(row["path"], []).append(row)
+    return found
+
+
+def files(out: Path) -> list[str]:
+    """What lies in a folder, the lock left out."""
+    return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.name != ".lock")
+
+
+class Raises:
+    """A function that raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, *arguments: Any) -> Any:
+        raise self.error

@@ -1,11 +1,9 @@
-"""A folder of painted photographs becomes a folder of crops: what is cut, what is refused, what a second run does."""
+"""A folder of painted photographs becomes a folder of crops: what is cut out, what is not and why."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,63 +11,18 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 
-from mobileface.cli import main
-from mobileface.data import align_photos as run
+from mobileface.data import align_cut
 from mobileface.data.align import TEMPLATE, align
-from mobileface.data.align_photos import Settings, align_photos, chosen, crop_name
+from mobileface.data.align_cut import Settings, chosen, crop_name
+from mobileface.data.align_photos import align_photos
 from mobileface.data.detect import Detector, Face
 from mobileface.data.folder import FolderFaces
 from mobileface.data.images import decode
-from mobileface.errors import InputError
-from tests.data.painted import COLOURS, PaintedYN, paint, painted_detector
+from tests.data.painted import COLOURS, GOOD, files, photograph, table
 
 Pixels = NDArray[np.uint8]
-MakeFolder = Callable[..., Path]
 DEFAULT = Settings()
-
-
-def photograph(path: Path, *faces: dict[str, Any], size: tuple[int, int] = (400, 300), orientation: int = 1) -> Path:
-    """Write a PNG or a JPEG of (width, height) with painted faces, as a camera that was held so would."""
-    pixels = np.zeros((size[1], size[0], 3), np.uint8)
-    for face in faces:
-        paint(pixels, **face)
-    exif = Pillow.Exif()
-    exif[0x0112] = orientation
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Pillow.fromarray(np.rot90(pixels, {1: 0, 6: 1, 3: 2, 8: 3}[orientation])).save(path, exif=exif, quality=97)
-    return path
-
-
-GOOD = {"scale": 1.2, "left": 130, "top": 60, "degrees": 8}
-
-
-@pytest.fixture
-def detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Detector:
-    return painted_detector(tmp_path, monkeypatch)
-
-
-def looks(detector: Detector) -> int:
-    """How often the detector has looked since it was last asked."""
-    net = detector._net
-    assert isinstance(net, PaintedYN)
-    count, net.sizes = len(net.sizes), []
-    return count
-
-
-def table(out: Path) -> dict[str, list[dict[str, str]]]:
-    """Rows of align.tsv by the photograph's path."""
-    found: dict[str, list[dict[str, str]]] = {}
-    with (out / "align.tsv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        for row in csv.DictReader(file, dialect="excel-tab"):
-            found.setdefault(row["path"], []).append(row)
-    return found
-
-
-def files(out: Path) -> list[str]:
-    """What lies in a folder, the lock left out."""
-    return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.name != ".lock")
 
 
 def off_template(crop: Pixels) -> float:
@@ -79,21 +32,6 @@ def off_template(crop: Pixels) -> float:
         rows, columns = np.nonzero(np.abs(crop.astype(int) - colour).max(2) < 90)
         centres.append((columns.mean(), rows.mean()))
     return float(np.linalg.norm(centres - TEMPLATE, axis=1).max())
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Two people; one photograph for every verdict that a detector can cause."""
-    top = tmp_path / "photos"
-    photograph(top / "ann" / "good.png", GOOD)
-    photograph(top / "ann" / "album" / "large.jpg", {**GOOD, "scale": 7}, size=(1500, 1200))
-    photograph(top / "ann" / "turned.jpg", GOOD, orientation=6)
-    photograph(top / "bob" / "empty.png")
-    photograph(top / "bob" / "doubtful.png", {**GOOD, "score": 0.45})
-    photograph(top / "bob" / "small.png", {**GOOD, "scale": 0.3})
-    (top / "bob" / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
-    (top / "notes.txt").write_text("not an image")
-    return top
 
 
 def test_every_photograph_gets_its_verdict(photos: Path, detector: Detector, tmp_path: Path) -> None:
@@ -118,7 +56,9 @@ def test_every_photograph_gets_its_verdict(photos: Path, detector: Detector, tmp
     assert [rows[path]["faces"] for path in ("ann/good.png", "bob/doubtful.png", "bob/empty.png")] == ["1", "0", "0"]
     kept = json.loads((tmp_path / "out" / "align.json").read_text())
     assert kept["verdicts"] == summary["verdicts"]
-    assert kept["settings"] == {"score": 0.6, "least": 40, "all": False, "detector_sha256": detector.sha256}
+    assert kept["settings"] == {
+        "source": str(photos), "score": 0.6, "least": 40, "all": False, "detector_sha256": detector.sha256,
+    }  # fmt: skip
 
 
 def test_crops_are_aligned_and_a_training_set(photos: Path, detector: Detector, tmp_path: Path) -> None:
@@ -186,188 +126,87 @@ def test_landmarks_of_no_face_are_named(tmp_path: Path, detector: Detector, monk
     assert files(tmp_path / "out") == ["align.json", "align.tsv"]
 
 
-# ---- a second run
+# ---- photographs of every kind
 
 
-def test_a_second_run_looks_at_nothing(photos: Path, detector: Detector, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    align_photos(photos, detector, out, DEFAULT)
-    assert looks(detector) > 0
-    before = {name: (out / name).read_bytes() for name in files(out)}
-    times = {name: (out / name).stat().st_mtime_ns for name in files(out) if "ann" in name}
-    summary = align_photos(photos, detector, out, DEFAULT)
-    assert (looks(detector), summary["there_already"], summary["photographs"]) == (0, 7, 7)
-    assert {name: (out / name).read_bytes() for name in files(out)} == before
-    assert {name: (out / name).stat().st_mtime_ns for name in times} == times
+def test_links_that_lead_nowhere_and_pipes_end_nothing(photos: Path, detector: Detector, tmp_path: Path) -> None:
+    (photos / "ann" / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (photos / "ann" / "circle.jpg").symlink_to(photos / "ann" / "circle.jpg")
+    os.mkfifo(photos / "bob" / "pipe.jpg")
+    for _ in range(2):
+        summary = align_photos(photos, detector, tmp_path / "out", DEFAULT)
+        assert (summary["photographs"], summary["verdicts"]["unreadable"]) == (10, 4)
+    assert summary["unreadable"][:2] == [
+        "ann/circle.jpg: cannot be read (Too many levels of symbolic links)",
+        "ann/dangling.jpg: cannot be read (No such file or directory)",
+    ]
+    assert summary["unreadable"][3] == "bob/pipe.jpg: is no regular file"
 
 
-def test_what_is_new_changed_lost_or_gone(photos: Path, detector: Detector, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    align_photos(photos, detector, out, DEFAULT)
-    whole = {name: (out / name).read_bytes() for name in files(out)}
-    (out / "ann" / "turned.jpg").unlink()  # its crop
-    (photos / "ann" / "album" / "large.jpg").unlink()
-    photograph(photos / "ann" / "good.png", size=(90, 90))  # the face is gone from it
-    photograph(photos / "bob" / "broken.jpg", GOOD)  # mended
-    photograph(photos / "cid" / "1.jpg", GOOD)
-    looks(detector)
-    summary = align_photos(photos, detector, out, DEFAULT)
-    assert summary["there_already"] == 3
-    assert files(out) == [
-        "align.json", "align.tsv", "ann/album/large.jpg", "ann/turned.jpg", "bob/broken.jpg", "bob/small.png.jpg",
-        "cid/1.jpg",
-    ]  # fmt: skip
-    assert (out / "ann" / "turned.jpg").read_bytes() == whole["ann/turned.jpg"]
-    rows = {path: row["verdict"] for path, [row] in table(out).items()}
-    assert rows["ann/good.png"] == "no-face"
-    assert rows["ann/album/large.jpg"] == "aligned"  # its crop stayed
-    assert (rows["bob/broken.jpg"], rows["cid/1.jpg"]) == ("aligned", "aligned")
+def test_what_is_left_out_is_counted_and_tiffs_are_read(tmp_path: Path, detector: Detector) -> None:
+    top = tmp_path / "photos"
+    for name in ("a/1.tif", "a/2.TIFF", "3.jpg", "4.png"):
+        photograph(top / name, GOOD)
+    photograph(top / "a" / "5.jpg", GOOD).rename(top / "a" / "5.jfif")
+    for name in ("a/6.heic", "b/7.HEIC", "b/8.gif", "a/.DS_Store", "a/none"):
+        (top / name).parent.mkdir(exist_ok=True)
+        (top / name).touch()
+    summary = align_photos(top, detector, tmp_path / "out", DEFAULT)
+    assert summary["left_out"] == ".heic 2, no suffix 1, .gif 1; 2 directly in the folder, not in IDENTITY/"
+    assert files(tmp_path / "out") == ["a/1.tif.jpg", "a/2.TIFF.jpg", "a/5.jfif.jpg", "align.json", "align.tsv"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_a_run_that_is_stopped_goes_on(
-    photos: Path, detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+@pytest.mark.parametrize("every", [False, True])
+def test_where_opencv_fails_is_a_row(
+    photos: Path, detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: bool
 ) -> None:
-    """After two crops; a third is being written."""
-    out, encode = tmp_path / "out", run.encode
-    crops: list[Pixels] = []
+    two = [GOOD, {"scale": 1.5, "left": 20, "top": 250}]
+    photograph(photos / "ann" / "failing.png", *two, size=(407, 503))
+    failure = cv2.error("a trace")
+    failure.err = "> rows < SHRT_MAX, where\n> rows is 40000"
+    cut_out = align_cut.view
 
-    def failing(crop: Pixels) -> bytes:
-        crops.append(crop)
-        if len(crops) == 3:
-            raise error("stopped")
-        return encode(crop)
+    def failing(photo: Pixels, *rest: Any) -> Any:
+        crops.append(photo.shape)
+        if crops.count((503, 407, 3)) == (2 if every else 1):  # the photograph's last crop
+            raise failure
+        return cut_out(photo, *rest)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "encode", failing)
-        with pytest.raises(error):
-            align_photos(photos, detector, out, Settings(least=40))
-    assert files(out) == ["align.json", "align.tsv", "ann/album/large.jpg", "ann/good.png.jpg"]
-    assert len(table(out)) == 2
-    looks(detector)
-    summary = align_photos(photos, detector, out, Settings(least=40))
-    assert (summary["there_already"], summary["verdicts"]["aligned"]) == (2, 3)
-    align_photos(photos, detector, tmp_path / "whole", Settings(least=40))
-    assert files(out) == files(tmp_path / "whole")
-    for name in files(out):
-        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    crops: list[tuple[int, ...]] = []
+    monkeypatch.setattr(align_cut, "view", failing)
+    summary = align_photos(photos, detector, tmp_path / "out", Settings(every=every))
+    assert summary["photographs"] == 8
+    assert summary["unreadable"][0] == "ann/failing.png: OpenCV cannot work on it (rows < SHRT_MAX, where)"
+    assert not [name for name in files(tmp_path / "out") if "failing" in name]
 
 
-def test_the_table_is_saved_on_the_way(
-    photos: Path, detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_px_are_those_of_the_file_where_it_was_read_at_half_its_size(
+    tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "SAVE_EVERY", 2)
-    rows: list[int] = []
-    align_photos(photos, detector, tmp_path / "out", DEFAULT, lambda *_: rows.append(len(table(tmp_path / "out"))))
-    assert rows == [0, 2, 2, 4, 4, 6, 6]
+    photo = photograph(tmp_path / "photos" / "a" / "1.png", {**GOOD, "scale": 1.0, "score": 0.8})
+    read = align_cut.read_photo
 
+    def aligned(out: str, least: float) -> dict[str, str]:
+        align_photos(photo.parent.parent, detector, tmp_path / out, Settings(least=least))
+        return table(tmp_path / out)["a/1.png"][0]
 
-# ---- what is refused
-
-
-@pytest.mark.parametrize(
-    ("other", "said"),
-    [
-        (Settings(score=0.7), "score=0.6 there, 0.7 here"),
-        (Settings(least=30), "least=20.0 there, 30 here"),
-        (Settings(every=True), "all=False there, True here"),
-    ],
-)
-def test_another_way_wants_another_folder(
-    photos: Path, detector: Detector, tmp_path: Path, other: Settings, said: str
-) -> None:
-    align_photos(photos, detector, tmp_path / "out", DEFAULT)
-    with pytest.raises(InputError, match=f"out: was written in another way .{said}.; give another --out"):
-        align_photos(photos, detector, tmp_path / "out", other)
-
-
-def test_folders_that_are_not_for_crops(photos: Path, detector: Detector, tmp_path: Path) -> None:
-    for inside in (photos, photos / "crops"):
-        with pytest.raises(InputError, match="lies in the folder of photographs"):
-            align_photos(photos, detector, inside, DEFAULT)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(InputError, match=r"mine: is not empty and holds no align\.tsv; give another --out"):
-        align_photos(photos, detector, tmp_path / "mine", DEFAULT)
-    align_photos(photos, detector, tmp_path / "out", DEFAULT)
-    for text in ("", "{}", "[1]", '{"settings": 3}', "\udcff"):
-        (tmp_path / "out" / "align.json").write_text(text, errors="surrogateescape")
-        with pytest.raises(InputError, match=r"out: its align\.json cannot be read"):
-            align_photos(photos, detector, tmp_path / "out", DEFAULT)
-    assert files(photos / "ann") == ["album/large.jpg", "good.png", "turned.jpg"]
-
-
-def test_two_photographs_never_share_a_crop(tmp_path: Path, detector: Detector) -> None:
-    for name in ("1.png", "1.png.jpg"):
-        photograph(tmp_path / "photos" / "a" / name, GOOD)
-    with pytest.raises(InputError, match=r"a/1\.png and a/1\.png\.jpg would both become a/1\.png\.jpg"):
-        align_photos(tmp_path / "photos", detector, tmp_path / "out", DEFAULT)
-    assert not (tmp_path / "out").exists()
-    summary = align_photos(tmp_path / "photos", detector, tmp_path / "out", Settings(every=True))
-    assert summary["verdicts"]["aligned"] == 2
+    plain = aligned("plain", 110)
+    assert (plain["verdict"], plain["reason"]) == ("too-small", "shorter side 104 px, wanted 110")
+    plain = aligned("whole", 50)
+    monkeypatch.setattr(align_cut, "read_photo", lambda *a: (read(*a)[0], 2))  # as if 800x600 px had been too many
+    halved = aligned("half", 110)
+    assert (halved["verdict"], halved["photo_width"], halved["photo_height"]) == ("aligned", "800", "600")
+    for name in ("left", "top", "width", "height"):
+        assert float(halved[name]) == pytest.approx(2 * float(plain[name]), abs=0.02)
+    for name in (name for name in plain if name.endswith(("_x", "_y"))):
+        assert float(halved[name]) == pytest.approx(2 * float(plain[name]) + 0.5, abs=0.02)
+    crops = [(tmp_path / out / "a" / "1.png.jpg").read_bytes() for out in ("whole", "half")]
+    assert crops[0] == crops[1]
+    refused = aligned("refused", 250)
+    assert refused["reason"] == "shorter side 208 px, wanted 250"
 
 
 def test_names_of_crops() -> None:
     kept = {"a/1.jpg": "a/1.jpg", "a/1.JPEG": "a/1.JPEG", "a/1.png": "a/1.png.jpg", "a/jpg": "a/jpg.jpg"}
     assert {path: crop_name(path, 1, DEFAULT) for path in kept} == kept
     assert crop_name("a/1.jpg", 3, Settings(every=True)) == "a/1.jpg.3.jpg"
-
-
-# ---- the command
-
-
-def test_the_command_says_what_it_did(
-    photos: Path, detector: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    command = ["data", "align", str(photos), "--detector", str(tmp_path / "painted.onnx"), "--out", str(out)]
-    assert main([*command, "--least", "40"]) == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    assert captured.out.splitlines() == [
-        "aligned: 3", "no-face: 1", "below-score: 1", "too-small: 1", "unreadable: 1",
-        "  bob/broken.jpg: does not decode as an image",
-        "7 photographs, 0 of them from a run before", f"wrote {out}: crops, align.tsv, align.json",
-    ]  # fmt: skip
-    assert main([*command, "--least", "40"]) == 0
-    assert "7 photographs, 7 of them from a run before" in capsys.readouterr().out
-    assert main([*command, "--least", "40", "--all"]) == 2
-    assert "all=False there, True here" in capsys.readouterr().err
-
-
-def test_odd_names(tmp_path: Path, detector: Detector, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in (b"\xff person", b"new\nline\x1b[31m", b'ta\tb"', b"[bold]"):
-        photograph(Path(os.fsdecode(os.fsencode(tmp_path) + b"/photos/" + name + b"/" + name + b".jpg")), GOOD)
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/photos/new\nline\x1b[31m/\xff.jpg")).write_bytes(b"bad")
-    command = ["data", "align", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]
-    command += ["--detector", str(tmp_path / "painted.onnx")]
-    for there in (0, 5):
-        assert main(command) == 0
-        out = capsys.readouterr().out
-        assert f"5 photographs, {there} of them" in out
-        assert r"  new\nline\x1b[31m/\udcff.jpg: does not decode as an image" in out
-    assert len(FolderFaces(tmp_path / "out")) == 4
-
-
-@pytest.mark.parametrize(
-    ("source", "content", "wanted"),
-    [
-        ("photos", None, "yunet.onnx: no such face detector; wanted a YuNet file"),
-        ("photos", b"not a network", "yunet.onnx: OpenCV cannot run it as a face detector (not a network);"),
-        ("nothing", b"painted", "nothing: is not a folder"),
-    ],
-)
-def test_bad_input_is_one_line(
-    photos: Path, tmp_path: Path, detector: Detector, capsys: pytest.CaptureFixture[str],
-    source: str, content: bytes | None, wanted: str,
-) -> None:  # fmt: skip
-    path = tmp_path / "yunet.onnx"
-    if content is not None:
-        path.write_bytes(content)
-    command = ["data", "align", str(tmp_path / source), "--detector", str(path), "--out", str(tmp_path / "out")]
-    assert main(command) == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert err.startswith("error: ")
-    assert wanted in err
-    assert not (tmp_path / "out").exists()

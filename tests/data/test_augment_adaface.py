@@ -45,7 +45,11 @@ def image(make_face: MakeFace) -> Pixels:
 def test_the_plans_numbers_are_those_of_adaface() -> None:
     assert STEPS == [
         ("crop_paste", 0.2, {"least": 0.2, "ratio": 4 / 3}),
-        ("low_resolution", 0.2, {"least": 0.2, "interpolations": ["nearest", "linear", "area", "cubic", "lanczos4"]}),
+        (
+            "low_resolution",
+            0.2,
+            {"least": 0.2, "most": 1.0, "interpolations": ["nearest", "linear", "area", "cubic", "lanczos4"]},
+        ),
         ("photometric", 0.2, {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5}),
         ("flip", 0.5, {}),
     ]

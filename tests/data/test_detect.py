@@ -13,15 +13,11 @@ from hypothesis import strategies as st
 
 from mobileface.data.align import TEMPLATE, similarity
 from mobileface.data.detect import MAX_MODEL_BYTES, SIDES, Detector, Face
+from mobileface.data.photos import LOGGING
 from mobileface.errors import InputError
 from tests.data.painted import CORNERS, PaintedYN, UprightYN, paint, painted_detector
 
 YUNET = os.environ.get("MOBILEFACE_YUNET")
-
-
-@pytest.fixture
-def detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Detector:
-    return painted_detector(tmp_path, monkeypatch)
 
 
 def shown(detector: Detector) -> list[tuple[int, int]]:
@@ -100,6 +96,43 @@ def test_a_face_of_the_score_ends_the_search(detector: Detector) -> None:
     assert len(shown(detector)) == 2
 
 
+def test_all_faces_are_looked_for_at_every_side(detector: Detector) -> None:
+    """A large face that both looks see, once; small ones that only the second sees."""
+    photo = black(1900, 1600)
+    large = paint(photo, 9, 100, 100, score=0.8)
+    small = [paint(photo, 0.2, 1300, 200 + 400 * n, score=0.7) for n in range(3)]
+    assert len(detector.find(photo, 0.6)) == 1
+    assert len(shown(detector)) == 1
+    found = detector.find(photo, 0.6, every=True)
+    assert shown(detector) == [(640, 539), (1900, 1600)]
+    assert len(found) == 4
+    assert [face.score for face in found] == sorted((face.score for face in found), reverse=True)
+    by_size = sorted(found, key=lambda face: -face.box[2])
+    assert error_px(by_size[0], large) < 5
+    for points in small:
+        assert min(error_px(face, points) for face in by_size[1:]) < 1.5
+    beside = detector.find(black(600, 400), 0.6, every=True)
+    assert (beside, shown(detector)) == ([], [(600, 400)])
+
+
+def test_of_boxes_that_overlap_the_surest_stays(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IoU by hand: of the first two 80 * 100 / (2 * 100 * 100 - 80 * 100) = 0.67; of the third with both < 0.3."""
+    boxes = [(0, 0, 100, 100, 0.7), (20, 0, 100, 100, 0.9), (70, 40, 100, 100, 0.5)]
+    rows = np.array([[*box[:4], *np.ravel(TEMPLATE), box[4]] for box in boxes], np.float32)
+    monkeypatch.setattr(detector._net, "detect", lambda image: (1, rows))
+    assert [round(face.score, 1) for face in detector.find(black(300, 300), 0.6, every=True)] == [0.9, 0.5]
+    assert len(detector.find(black(300, 300), 0.6)) == 3  # YuNet itself has suppressed what overlaps in one look
+
+
+def test_a_face_is_scaled_about_the_corner_of_its_photograph() -> None:
+    face = Face(0.9, np.array([10.0, 20, 30, 40]), TEMPLATE)
+    twice = face.scaled(2)
+    assert twice.box.tolist() == [20, 40, 60, 80]
+    np.testing.assert_allclose(twice.landmarks, 2 * TEMPLATE + 0.5)  # the centre of px 0 lies at 0.5 of 2 px
+    np.testing.assert_array_equal(twice.scaled(0.5).landmarks, TEMPLATE)
+    assert face.scaled((2, 3)).box.tolist() == [20, 60, 60, 120]
+
+
 def test_numbers_that_are_not_finite_are_no_face(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.full((3, 15), 50, np.float32)
     rows[0, 3], rows[1, 14] = np.nan, np.inf
@@ -173,7 +206,7 @@ def foreign() -> bytes:
 def test_a_foreign_file_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str], content: object) -> None:
     path = tmp_path / "other.onnx"
     path.write_bytes(content() if callable(content) else content)  # type: ignore[arg-type]
-    level = cv2.utils.logging.getLogLevel()
+    level = LOGGING.getLogLevel()
     with pytest.raises(InputError) as caught:
         Detector(path)
     text = str(caught.value)
@@ -181,7 +214,7 @@ def test_a_foreign_file_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture
     assert text.endswith("); wanted a YuNet file")
     assert "\n" not in text
     assert capfd.readouterr().err == ""
-    assert cv2.utils.logging.getLogLevel() == level
+    assert LOGGING.getLogLevel() == level
 
 
 # ---- the real one

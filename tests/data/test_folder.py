@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mobileface.data import lists
 from mobileface.data.faces import UNLABELLED
 from mobileface.data.faceset import FaceSet
-from mobileface.data.folder import FolderFaces
+from mobileface.data.folder import FolderFaces, list_images
 from mobileface.data.images import MAX_BYTES, BadImage, decode
 from mobileface.data.lists import read_names
 from mobileface.errors import InputError
@@ -63,6 +63,36 @@ def test_read_gives_the_bytes_and_never_many_more_than_an_image_has(tmp_path: Pa
     assert len(faces.read(1)) == MAX_BYTES + 1
     with pytest.raises(BadImage, match=r"a/2\.jpg"):
         decode(faces.read(1), faces.key(1))
+
+
+def test_what_is_no_regular_file_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    top = fill(tmp_path / "set", "a/1.jpg", "b/2.jpg")
+    (top / "a" / "0\x1b.jpg").symlink_to(tmp_path / "nowhere")
+    (top / "b" / "3.jpg").symlink_to(top / "a" / "1.jpg")
+    assert FolderFaces(top).paths == ["a/1.jpg", "b/2.jpg", "b/3.jpg"]
+    os.mkfifo(top / "b" / "4.jpg")
+    for _ in range(2):
+        faces = FolderFaces(top)
+        assert faces.paths == ["a/1.jpg", "b/2.jpg", "b/3.jpg"]
+    assert faces.fingerprint() == hashlib.sha256(b"a/1.jpg\t5\nb/2.jpg\t5\nb/3.jpg\t5\n").hexdigest()
+    why = "(no regular file, or a link that leads nowhere), the first: a/0\\x1b.jpg"
+    assert caplog.messages == [f"{top}: 1 file is left out {why}", f"{top}: 2 files are left out {why}"]
+
+
+def test_a_listing_counts_what_is_no_image(tmp_path: Path) -> None:
+    top = fill(tmp_path, "a/1.jpg", "b/2.tif", "top.png", "a/.hidden", "a/readme")
+    os.mkfifo(tmp_path / "a" / "0.jpg")
+    os.utime(top / "a" / "1.jpg", ns=(5, 7))
+    found = list_images(top)
+    assert (found.images, found.broken) == ([("a/1.jpg", 5, 7)], [("a/0.jpg", 0, 0)])
+    assert found.left_out() == "no suffix 1, .tif 1; 1 directly in the folder, not in IDENTITY/"
+    assert [entry.path for entry in list_images(top, (".tif",)).images] == ["b/2.tif"]
+    fill(tmp_path, *(f"b/{n}.s{n % 7}" for n in range(70)))
+    said = list_images(top).left_out()
+    assert said == ".s0 10, .s1 10, .s2 10, .s3 10, .s4 10, others 22; 1 directly in the folder, not in IDENTITY/"
+    assert list_images(fill(tmp_path / "plain", "a/1.jpg")).left_out() == ""
+    with pytest.raises(InputError, match=r"wanted IDENTITY/image\.jpg \(found: \.heic 1\)"):
+        list_images(fill(tmp_path / "heic", "a/1.heic"))
 
 
 @pytest.mark.parametrize("there", [[], ["top.jpg"], ["a/readme.txt"], ["a/b/"]])

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from mobileface.cli import main
 from mobileface.data.augment import OPERATIONS, Step, apply, generator
-from mobileface.data.faceset import FaceSet
+from mobileface.data.blends import BlendedFaces
+from mobileface.data.faceset import FaceSet, split_identities
 from mobileface.data.folder import FolderFaces
 from mobileface.data.images import decode
-from mobileface.data.look import DRAWS, look
+from mobileface.data.look import DRAWS, look, of_training
 from mobileface.data.sheet import LINE
 from mobileface.errors import InputError
 
@@ -33,7 +34,7 @@ def cell(sheet: NDArray[np.uint8], row: int, column: int) -> NDArray[np.uint8]:
 
 def test_a_row_shows_the_crop_each_step_alone_and_draws_of_all(shared_faces: Path) -> None:
     faces = FaceSet([FolderFaces(shared_faces)])
-    sheet = look(faces, STEPS, seed=3, images=4)
+    sheet = look(faces, np.arange(30), STEPS, seed=3, images=4)
     assert sheet.shape == (4 * (112 + 2 * LINE), (1 + 3 + DRAWS) * 112, 3)
     for row, i in enumerate((0, 9, 19, 29)):  # spread over the 30 images
         crop = decode(faces.read(i), faces.key(i))
@@ -51,13 +52,30 @@ def test_bad_images_are_left_out(tmp_path: Path, make_folder: MakeFolder) -> Non
     folder = make_folder(tmp_path / "set", identities=1, images=3)
     (folder / "person-0" / "face-0.jpg").write_bytes(b"bad")
     faces = FaceSet([FolderFaces(folder)])
-    sheet = look(faces, [], 0, 10)
+    sheet = look(faces, np.arange(3), [], 0, 10)
     assert len(sheet) == 2 * (112 + 2 * LINE)
     np.testing.assert_array_equal(cell(sheet, 0, 0), decode(faces.read(1), "x"))
     for number in (1, 2):
         (folder / "person-0" / f"face-{number}.jpg").write_bytes(b"bad")
     with pytest.raises(InputError, match=r"^none of the images .* the last: set/person-0/face-2\.jpg: does not decode"):
-        look(faces, [], 0, 10)
+        look(faces, np.arange(3), [], 0, 10)
+
+
+def test_crops_are_of_the_training_split(tmp_path: Path, make_folder: MakeFolder) -> None:
+    """Nobody who is held out, nobody of the long tail, no blend; images without a label do train."""
+    folder = make_folder(tmp_path / "set")
+    (folder / "person-0" / "face-5.jpg").unlink()
+    loose = FolderFaces(make_folder(tmp_path / "loose", identities=1, images=2), labelled=False)
+    given = FaceSet([FolderFaces(folder), loose])
+    out = set(split_identities(given, 0.5, 7, min_images=6).held_out.tolist())
+    assert len(out) == 12  # two people of the four with six images
+    faces = FaceSet([*given.sources, BlendedFaces(given, np.arange(29), 50, 7)])
+    chosen = of_training(faces, 0.5, 7, 6)
+    assert chosen.tolist() == [i for i in range(5, 31) if i not in out]
+    sheet = look(faces, chosen, [], 0, 200)
+    assert len(sheet) == 14 * (112 + 2 * LINE)
+    for row, i in enumerate(chosen.tolist()):
+        np.testing.assert_array_equal(cell(sheet, row, 0), decode(given.read(i), given.key(i)))
 
 
 def test_the_command_draws_a_recipe(
@@ -74,7 +92,10 @@ def test_the_command_draws_a_recipe(
         ("crop_paste", 0.2, {"least": 0.2, "ratio": 4 / 3}),
         ("photometric", 1.0, {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5}),
     ]
-    np.testing.assert_array_equal(found, look(FaceSet([FolderFaces(shared_faces)]), steps, 5, 3))
+    faces = FaceSet([FolderFaces(shared_faces)])
+    train = split_identities(faces, 0.4, 5).train
+    assert len(train) == 18
+    np.testing.assert_array_equal(found, look(faces, train, steps, 5, 3))
     assert main([*command, "--out", str(tmp_path / "sheet.gif")]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'sheet.gif'}: wanted --out FILE.png\n"
     assert main([*command, "--out", str(out), "--data", str(tmp_path / "nowhere")]) == 2
@@ -83,7 +104,7 @@ def test_the_command_draws_a_recipe(
 
 def test_procedural_faces_are_written_first(make_plan_data: MakeData, tmp_path: Path, cache: Path) -> None:
     data = make_plan_data(tmp_path)
-    synthetic = {"identities": 2, "images": 2, "held_out": 2, "pairs": 20}
+    synthetic = {"identities": 4, "images": 2, "held_out": 2, "pairs": 20}
     data["data"] = {"train": [{"rec": "train.rec"}], "synthetic": synthetic}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(data))
     assert main(["data", "look", str(tmp_path / "toy.yaml"), "--out", str(tmp_path / "sheet.png")]) == 0

@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from mobileface import models
 from mobileface.embedders.contract import InputContract
+from mobileface.embedders.network import load_network
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import InputError
 from mobileface.files import sha256
+from mobileface.models.network import Network
 from mobileface.zoo import ZOO
 
 
@@ -51,6 +53,28 @@ def test_flip_may_be_set_but_not_the_normalisation(run: Path) -> None:
         open_embedder(run, InputContract(scale=255.0))
 
 
+HUGE = {"family": "iresnet", "name": "huge", "depths": [512] * 4, "widths": [8192] * 4}
+
+
+def test_a_small_file_does_not_fill_the_memory(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of this architecture would take nine terabytes."""
+    monkeypatch.setattr("mobileface.embedders.network.network_of", lambda arch: pytest.fail("built"))
+    (run / "arch.json").write_text(json.dumps(HUGE))
+    with pytest.raises(InputError, match=r"model\.safetensors: holds [\d,]+ values, wanted 2,[\d,]{15} for .*arch"):
+        open_embedder(run)
+
+
+@pytest.mark.parametrize("name", ["micro", "iresnet-micro", "lgaf-micro"])
+def test_no_initial_values_are_drawn_from_a_seed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = models.build(ZOO[name], seed=3)
+    monkeypatch.setattr(Network, "initialise", lambda *_: pytest.fail("drawn"))
+    (tmp_path / "arch.json").write_text(json.dumps(ZOO[name].to_dict()))
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    found = load_network(tmp_path).state_dict()
+    assert found.keys() == network.state_dict().keys()
+    assert all(torch.equal(value, found[key]) for key, value in network.state_dict().items())
+
+
 def test_damaged_run_folders(run: Path) -> None:
     weights = run / "model.safetensors"
     state, content = load_file(weights), weights.read_bytes()
@@ -60,6 +84,9 @@ def test_damaged_run_folders(run: Path) -> None:
     with pytest.raises(InputError, match=rf"tensor '{name}' holds a NaN"):
         open_embedder(run)
     save_file({key: value for key, value in state.items() if key != name}, weights)
+    with pytest.raises(InputError, match=r"model\.safetensors: holds [\d,]+ values, wanted [\d,]+ for .*arch\.json"):
+        open_embedder(run)
+    save_file({key + "x" * (key == name): value for key, value in state.items()}, weights)
     with pytest.raises(InputError, match=r"model\.safetensors: cannot be loaded into .*arch\.json"):
         open_embedder(run)
     for cut in (0, 7, len(content) - 1):

@@ -297,9 +297,14 @@ def test_centres_start_on_the_sphere_and_from_the_generator() -> None:
 
 def test_it_reads_the_view_that_it_names() -> None:
     embeddings, centres, labels = problem(4, 6, 3)
-    term = classifier(centres, Softmax(), view="degraded")
-    values, _ = term(Forward({"clean": -embeddings, "degraded": embeddings}, labels))
-    torch.testing.assert_close(values, dense(embeddings, centres, labels, 64.0, (1, 0, 0)), atol=1e-9, rtol=1e-9)
+    term = classifier(centres, Softmax(), views=["degraded"])
+    step = Forward({"clean": -embeddings, "degraded": embeddings}, labels)
+    values, _ = term(step)
+    poor, good = (dense(x, centres, labels, 64.0, (1, 0, 0)) for x in (embeddings, -embeddings))
+    torch.testing.assert_close(values, poor, atol=1e-9, rtol=1e-9)
+    both, weights = classifier(centres, Softmax(), views=["clean", "degraded"])(step)
+    torch.testing.assert_close(both, torch.cat([good, poor]), atol=1e-9, rtol=1e-9)
+    assert weights.tolist() == [1.0] * 8
 
 
 def test_nan_is_not_hidden() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
 import io
 import pickle
 import re
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -66,10 +69,10 @@ def test_every_format_gives_the_same(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_the_prefix_of_ddp_is_taken_off(tmp_path: Path, kind: str) -> None:
+def test_the_prefixes_of_wrappers_are_taken_off(tmp_path: Path, kind: str) -> None:
     assert_state(read_state_dict(written(tmp_path / "x", {f"module.{k}": v for k, v in STATE.items()}, kind)))
-    mixed = {"module.a": torch.ones(1), "b": torch.ones(1)}
-    assert_state(read_state_dict(written(tmp_path / "y", mixed, kind)), mixed)
+    assert_state(read_state_dict(written(tmp_path / "y", {f"net.{k}": v for k, v in STATE.items()}, kind)))  # CVLface
+    assert_state(read_state_dict(written(tmp_path / "z", {f"module.model.{k}": v for k, v in STATE.items()}, kind)))
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
@@ -87,9 +90,10 @@ def test_a_lightning_checkpoint_of_plain_values(tmp_path: Path, kind: str) -> No
     assert_state(read_state_dict(written(tmp_path / "bare", parts, kind)))  # as the message below says to save it
 
 
-def test_what_stands_beside_network_and_head_is_refused(tmp_path: Path) -> None:
-    state = {"model.a": torch.ones(1), "a": torch.zeros(1)}
-    refused(written(tmp_path / "x", state), r"holds 'a' beside model\.\*, wanted model\.\* and head\.\* only$")
+@pytest.mark.parametrize("prefix", ["module", "model", "net"])
+def test_what_stands_beside_network_and_head_is_refused(tmp_path: Path, prefix: str) -> None:
+    state = {f"{prefix}.a": torch.ones(1), "a": torch.zeros(1)}
+    refused(written(tmp_path / "x", state), rf"holds 'a' beside {prefix}\.\*, wanted {prefix}\.\* and head\.\* only$")
 
 
 # -- classes
@@ -105,14 +109,46 @@ class Touches:
         return Path.touch, (self.path,)
 
 
+class Attributes(dict[str, Any]):
+    """A table that is an object as well, as Lightning keeps hyper-parameters."""
+
+
+def test_objects_beside_the_state_dict_are_left_lying(tmp_path: Path) -> None:
+    """A Lightning checkpoint as the public AdaFace files are: callbacks by class, settings as objects."""
+    settings = Attributes(arch="ir_101", margin=0.4)
+    settings.extra = 1  # type: ignore[attr-defined]
+    whole = {
+        "state_dict": {**{f"model.{k}": v for k, v in STATE.items()}, "head.kernel": torch.ones(2, 9)},
+        "callbacks": {EarlyStopping: {"best_model_score": torch.tensor(0.9), "best": np.float64(0.5)}},
+        "hyper_parameters": settings,
+        "arguments": argparse.Namespace(gpus=2, path=Path("data")),
+        "other": [collections.defaultdict(list, a=[1])],
+    }
+    assert_state(read_state_dict(written(tmp_path / "x", whole)))
+
+
+class EarlyStopping:
+    """Stands for a class of the code that a checkpoint was written by."""
+
+
+def test_as_many_classes_as_a_hostile_file_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {"state_dict": STATE, "callbacks": EarlyStopping, "more": argparse.Namespace()}
+    path = written(tmp_path / "x", whole)
+    monkeypatch.setattr(foreign_file, "MAX_CLASSES", 2)
+    assert_state(read_state_dict(path))
+    monkeypatch.setattr(foreign_file, "MAX_CLASSES", 1)
+    refused(path, r"needs the Python class")
+
+
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 def test_classes_are_named_and_not_run(tmp_path: Path, kind: str) -> None:
     canary = tmp_path / "canary"
-    path = written(tmp_path / "x", {"state_dict": STATE, "callbacks": Touches(canary)}, kind)
+    path = written(tmp_path / "x", {"net": STATE, "callbacks": Touches(canary)}, kind)
     with path.open("rb") as file:
         assert b"touch" in file.read()
-    save = re.escape('torch.save(torch.load(FILE)["state_dict"], "bare.pth"), then import bare.pth')
+    save = re.escape('torch.save(torch.load(FILE, weights_only=False)["state_dict"], "bare.pth"), then import bare.pth')
     refused(path, rf"needs the Python class [\w.]+, and no code is run for a file; .*: {save}$")
+    refused(written(tmp_path / "y", {"state_dict": {"a": Touches(canary)}}, kind), "needs the Python class|under 'a'")
     assert not canary.exists()
 
 
@@ -121,6 +157,18 @@ def test_a_whole_module_is_a_class(tmp_path: Path, kind: str) -> None:
     refused(
         written(tmp_path / "x", nn.Linear(2, 2), kind), r"needs the Python class torch\.nn\.modules\.linear\.Linear"
     )
+
+
+class Fills:
+    """Unpickled, it would fill the memory."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytearray, (1 << 50,)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy"])
+def test_a_small_file_cannot_ask_for_much_memory(tmp_path: Path, kind: str) -> None:
+    refused(written(tmp_path / "x", {"state_dict": STATE, "more": Fills()}, kind), "x.pth: asks for a bytearray")
 
 
 def test_a_plain_pickle_is_not_run(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 
 import pytest
 import torch
@@ -162,6 +163,37 @@ def test_dropout_acts_in_training_alone_and_at_its_rate() -> None:
     assert share == pytest.approx(0.4, abs=0.01)
     ones = torch.ones(10)
     assert torch.equal(net.eval().get_submodule("head.dropout")(ones), ones)
+
+
+# -- precision
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("arch", [INSIGHTFACE, ADAFACE], ids=lambda arch: arch.name)
+def test_the_head_is_computed_in_float32_under_autocast(arch: IResNet, training: bool) -> None:
+    """Float64 arithmetic on the bf16 map, to float32's rounding; that of bf16 would be 1e-2."""
+    net, maps = randomised(dataclasses.replace(arch, dropout=0.0)).float().train(training), []
+    net.get_submodule("norm").register_forward_hook(lambda part, inputs, output: maps.append(output.detach()))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = net(pixels(4))
+    assert (found.dtype, maps[0].dtype) == (torch.float32, torch.bfloat16)
+    s = {name: value.double() for name, value in net.state_dict().items()}
+    before = maps[0].double().flatten(1) @ s["head.linear.weight"].T + s["head.linear.bias"]
+    if training:
+        s["head.bn.running_mean"], s["head.bn.running_var"] = before.mean(0), before.var(0, correction=0)
+    wanted = normed(before, s, "head.bn", arch.eps)
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+    found.square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.requires_grad)
+
+
+def test_the_compiler_takes_the_head_under_autocast_as_one_graph() -> None:
+    net = randomised(ADAFACE).float()
+    with torch.autocast("cpu", torch.bfloat16), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns about its own internals here
+        found = torch.compile(net, backend="eager", fullgraph=True)(pixels(2))
+        torch.testing.assert_close(found, net(pixels(2)))
+    assert found.dtype == torch.float32
 
 
 # -- gradients

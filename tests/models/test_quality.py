@@ -97,21 +97,51 @@ def features_of(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("name", "kind"), [("paper", energy), ("entropy", entropy), ("concat", energy)])
 def test_each_branch_has_statistics_that_a_step_moves(name: str, kind: object) -> None:
-    """Equations 7 and 8: 0.01 of the new step; eval mode freezes them."""
+    """Equations 7 and 8: the first step whole, then 0.01 of the new one; eval mode freezes them."""
     net = build(lgaf_setting(name)).double().train()
-    local, whole = features_of(net, pixels(6, torch.float64))
     qualities = [net.get_submodule(f"lgf.{which}_quality") for which in ("local", "global")]
-    assert all((q.statistics.mean.item(), q.statistics.std.item()) == (20, 100) for q in qualities)
-    end_step(net)
-    for quality, features in zip(qualities, (local, whole), strict=True):
-        values = kind(features)  # type: ignore[operator]
-        assert quality.statistics.mean.item() == pytest.approx(0.99 * 20 + 0.01 * values.mean().item(), rel=1e-12)
-        assert quality.statistics.std.item() == pytest.approx(0.99 * 100 + 0.01 * values.std().item(), rel=1e-12)
+    steps = []
+    for images in (pixels(6, torch.float64), pixels(6, torch.float64).flip(0)[:4] / 3):
+        steps.append([kind(features) for features in features_of(net, images)])  # type: ignore[operator]
+        end_step(net)
+    for quality, first, second in zip(qualities, *steps, strict=True):
+        mean, std = 0.99 * first.mean() + 0.01 * second.mean(), 0.99 * first.std() + 0.01 * second.std()
+        assert quality.statistics.mean.item() == pytest.approx(mean.item(), rel=1e-9)
+        assert quality.statistics.std.item() == pytest.approx(std.item(), rel=1e-9)
     assert qualities[0].statistics.mean != qualities[1].statistics.mean
     before = copy.deepcopy(net.state_dict())
     net.eval()(pixels(6, torch.float64) / 2)
     end_step(net)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", ["energy", "entropy"])
+def test_before_the_first_step_all_features_count_alike(kind: str, training: bool) -> None:
+    net = build(lgaf_setting("paper" if kind == "energy" else kind)).train(training)
+    seen = [[], []]
+    for found, which in zip(seen, ("local", "global"), strict=True):
+        net.get_submodule(f"lgf.{which}_quality").register_forward_hook(lambda p, i, out, to=found: to.append(out))
+    local, whole = features_of(net, pixels(3))
+    net(pixels(3))
+    for own, other in zip(*seen, strict=True):
+        for share in shares(own, other):
+            assert share.flatten().tolist() == [0.5, 0.5, 0.5]
+    assert local.std() > 0
+    assert whole.std() > 0
+
+
+def test_features_of_a_small_scale_have_entropies_that_differ() -> None:
+    """Their entropies lie within 0.001 of log D: with AdaFace's 0.001 on the deviation they would be one quality."""
+    generator = torch.Generator().manual_seed(0)
+    features = 0.1 * torch.randn(256, 512, generator=generator)
+    quality = FeatureQuality("entropy").train()
+    quality(features)
+    end_step(quality)
+    found = quality.eval()(features)[:, 0] - 1
+    assert quality.statistics.std < 1e-3
+    assert found.std().item() == pytest.approx(0.333, rel=0.05)  # h, as for any other scale
+    assert (found[::2] - found[1::2]).abs().min() > 0
 
 
 def test_a_checkpoint_holds_four_numbers_more() -> None:

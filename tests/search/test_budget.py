@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import search.budget
 from mobileface.errors import CheckFailed, InputError
+from mobileface.models.network import Network
 from mobileface.zoo import ZOO
 from search.budget import BUDGETS, Budget, find_budget, judge, main, per_stage, require_fits
 from search.cost import cost
@@ -156,6 +158,17 @@ def test_verify_builds_the_network_and_counts(capsys: Capture, monkeypatch: pyte
     monkeypatch.setattr("search.count_built.fvcore_macs", lambda arch: 1)
     text = complaint(capsys, "micro", "--verify", code=1)
     assert f"fvcore counts 1 MACs on the built network, the walk {found['macs']}" in text
+
+
+def test_verify_refuses_what_would_fill_the_memory(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Network, "__init__", lambda *_: pytest.fail("built"))
+    file = tmp_path / "huge.json"
+    file.write_text(json.dumps({"family": "iresnet", "depths": [512] * 4, "widths": [8192] * 4}))
+    text = complaint(capsys, str(file), "--verify")
+    assert re.search(r"--verify: huge takes 9,\d{3},\d{3} MiB to build, wanted 4,096 or less", text)
+    assert answer(capsys, str(file))["fits"] is None
 
 
 def test_verify_without_fvcore_says_what_to_install(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mobileface.arch import LGAF, Arch, IResNet, Layer, SEMobileFaceNet, Stage
+from mobileface.models.build import network
 from mobileface.models.fuse import fuse
 from mobileface.zoo import ZOO
 from search.cost import RULES, cost, cost_by_stage, layer_cost, total
@@ -82,7 +83,7 @@ def check_built(arch: Arch) -> None:
     assert spent.macs == torch_macs(net, image)
     assert spent.flops_lfrc == lfrc_by_hooks(net, image)
     assert spent.params == sum(p.numel() for p in net.parameters() if p.requires_grad)
-    assert spent.params + spent.untrained == stored(net)
+    assert spent.params + spent.untrained == stored(net) == arch.values()
     folded = fuse(net)
     assert spent.folded == stored(folded)
     weights = sum(part.weight.numel() for part in folded.modules() if isinstance(part, nn.Conv2d | nn.Linear))
@@ -171,15 +172,23 @@ def test_grids_by_stage() -> None:
     assert grids == [56, 28, 14, 7, 4, 2, 1, 1, 1, 1, 1]
 
 
-def test_bytes_of_an_exported_file() -> None:
-    """int8: weights of convolutions and linear layers in a byte; biases and slopes stay float32."""
-    for arch in ZOO.values():
-        spent = cost(arch)
-        rest = spent.folded - spent.folded_weights
-        assert spent.size_bytes == 4 * (spent.params + spent.untrained)
-        assert spent.size_mib * 2**20 == spent.size_bytes
-        sizes = {"fp32": 4 * spent.folded, "fp16": 2 * spent.folded, "int8": spent.folded_weights + 4 * rest}
-        assert spent.bytes_by_precision == sizes
+@pytest.mark.parametrize("name", ZOO_NAMES)
+def test_bytes_of_an_exported_file(name: str) -> None:
+    """Those of the fused network's tensors; int8: weights of convolutions and linear layers in a byte, the rest not."""
+    with torch.device("meta"):
+        net = network(ZOO[name])
+    whole = {key: value for key, value in net.state_dict().items() if value.is_floating_point()}
+    assert cost(ZOO[name]).size_bytes == sum(value.nbytes for value in whole.values())
+    assert cost(ZOO[name]).size_mib == sum(value.nbytes for value in whole.values()) / 2**20
+    folded = fuse(net).state_dict()
+    fp32 = {key: value for key, value in folded.items() if value.is_floating_point()}
+    matrices = [key for key, value in fp32.items() if value.ndim >= 2]
+    wanted = {
+        "fp32": sum(value.nbytes for value in fp32.values()),
+        "fp16": sum(value.half().nbytes for value in fp32.values()),
+        "int8": sum((value.to(torch.int8) if key in matrices else value).nbytes for key, value in fp32.items()),
+    }
+    assert cost(ZOO[name]).bytes_by_precision == wanted
 
 
 @examples(50)

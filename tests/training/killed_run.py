@@ -26,6 +26,7 @@ from mobileface import factory
 from mobileface.training import checkpoint, loop
 from mobileface.training.plan import parse_plan
 from mobileface.training.runlog import RunLog
+from mobileface.training.sources import open_faces
 
 
 def die() -> None:
@@ -87,7 +88,7 @@ def set_trap(kind: str, number: float, whole: float) -> None:
 def train(plan_file: Path, targets_file: str, run: Path) -> None:
     plan = parse_plan(json.loads(plan_file.read_text()), str(plan_file))
     targets = None if targets_file == "-" else np.load(targets_file)
-    faces = factory.open_faces(plan)
+    faces = open_faces(plan)
     loop.train(plan, factory.find_plan_arch(plan), run, faces, targets, Console(quiet=True), 0)
 
 

@@ -30,7 +30,7 @@ FULL: dict[str, Any] = {
             {"folder": "faces", "include": "some.txt", "exclude": "others.txt", "scores": "s.tsv", "labelled": True},
             {"rec": "train.rec"},
         ],
-        "validate": {"identities": 0.05},
+        "validate": {"identities": 0.05, "sides": [7, 112]},
         "min_images": 3,
         "root": ".",
         "synthetic": {"identities": 20, "images": 4, "held_out": 30, "pairs": 40, "seed": 1},
@@ -62,16 +62,22 @@ FULL: dict[str, Any] = {
                     {"kind": "affine", "p": 0.3, "degrees": 5, "shift": 2, "zoom": 0.1},
                     {"kind": "brightness", "p": 0.2, "strength": 0.1},
                     {"kind": "saturation", "p": 0.1, "strength": 0.2},
-                    {"kind": "low_resolution", "p": 0.6, "least": 0.5, "interpolations": ["cubic", "area"]},
+                    {"kind": "low_resolution", "p": 0.6, "least": 0.5, "most": 0.9, "interpolations": ["cubic"]},
                     {"kind": "photometric", "p": 0.9, "brightness": 0.4, "contrast": 0.3, "saturation": 0.2},
                     {"kind": "crop_paste", "p": 0.8, "least": 0.3, "ratio": 1.5},
                     {"kind": "cutout", "p": 0.7, "most": 0.3},
-                ]
+                ],
+                "degraded": [
+                    {"kind": "resolution", "p": 0.9, "sides": [8, 16], "per": "image"},
+                    {"kind": "jpeg", "p": 0.8, "least": 30, "most": 90},
+                    {"kind": "motion_blur", "p": 0.7, "least": 1, "most": 5},
+                    {"kind": "resized_crop", "p": 0.6, "least": 0.7, "ratio": 1.2},
+                ],
             },
             "terms": [
                 {
                     "kind": "classification", "weight": 0.5, "scale": 32,
-                    "sample": 0.5,
+                    "sample": 0.5, "views": ["clean", "degraded"], "threshold": 0.3,
                     "margin": {
                         "kind": "combined", "factor": 1.1, "radians": 0.2, "cosine": 0.1,
                         "gradient": "straight_through",
@@ -79,16 +85,24 @@ FULL: dict[str, Any] = {
                     "negatives": {"kind": "support_vector", "t": 1.1},
                     "balance": {"beta": 0.99},
                 },
-                {"kind": "intra", "weight": 0.1},
+                {"kind": "intra", "weight": 0.1, "view": "degraded"},
                 {"kind": "inter", "weight": 0.2, "over": "all"},
-                {"kind": "centre", "weight": 0.3},
+                {"kind": "centre", "weight": 0.3, "view": "degraded"},
                 {
                     "kind": "triplet", "weight": 0.4, "mining": "batch_hard", "distance": "cosine", "margin": 0.1,
-                    "normalised": False,
+                    "normalised": False, "view": "degraded",
                 },
-                {"kind": "distillation", "weight": 2},
-                {"kind": "relational_distillation", "weight": 3},
-                {"kind": "logit_distillation", "weight": 0.6, "scale": 48, "temperature": 2},
+                {
+                    "kind": "octuplet", "weight": 0.7, "distance": "squared", "margin": 2, "relative": True,
+                    "normalised": False, "terms": ["hll", "lhh"],
+                },
+                {
+                    "kind": "contrastive", "weight": 0.8, "scale": 32, "threshold": 0.1, "queue": "momentum",
+                    "size": 100, "momentum": 0.9,
+                },
+                {"kind": "distillation", "weight": 2, "view": "degraded"},
+                {"kind": "relational_distillation", "weight": 3, "view": "degraded"},
+                {"kind": "logit_distillation", "weight": 0.6, "scale": 48, "temperature": 2, "view": "degraded"},
             ],
         }
     ],
@@ -189,7 +203,7 @@ def test_a_wrong_value_names_its_key(path: tuple[str | int, ...]) -> None:
         pytest.fail("was taken")
 
 
-@pytest.mark.parametrize("key", ["name", "arch", "data"])
+@pytest.mark.parametrize("key", ["name", "data"])
 def test_what_has_no_default_is_asked_for(key: str) -> None:
     data = {name: value for name, value in SMALL.items() if name != key}
     with pytest.raises(InputError, match=f"^my.yaml: '{key}' is missing$"):
@@ -294,11 +308,19 @@ phases:
         ({"phases": [{"images": 0}]}, "phases.0.images: .*greater than 0, found 0"),
         ({"phases": [{"batch": 1}]}, "phases.0.batch: .*found 1"),
         ({"phases": [{"optimizer": {"lr": float("inf")}}]}, "phases.0.optimizer.lr: .*finite.*found inf"),
-        ({"phases": [{"optimizer": {"kind": "adam"}}]}, "phases.0.optimizer.kind: .*'sgd' or 'adamw', found 'adam'"),
+        (
+            {"phases": [{"optimizer": {"kind": "adam"}}]},
+            "phases.0.optimizer.kind: .*'sgd', 'adamw' or 'adagrad', found 'adam'",
+        ),
         ({"phases": [{"schedule": {"kind": "step"}}]}, "phases.0.schedule: milestones go with kind step"),
         ({"phases": [{"schedule": {"milestones": [5]}}]}, "phases.0.schedule: milestones go with kind step"),
         ({"phases": [{"schedule": {"kind": "step", "milestones": [5, 3]}}]}, r".*milestones \[5, 3\] do not"),
         ({"phases": [{"schedule": {"kind": "one_cycle", "warmup": 5}}]}, ".*one_cycle has its own rise"),
+        ({"phases": [{"images": 9, "schedule": {"warmup": 9}}]}, ".*warmup: 9 images are not reached in a phase of 9"),
+        (
+            {"phases": [{"images": 9, "schedule": {"kind": "step", "milestones": [5, 10]}}]},
+            ".*milestones: 10 images are not reached in a phase of 9",
+        ),
         ({"phases": [{"terms": []}]}, "phases.0.terms: .*at least 1"),
         (
             {"phases": [{"terms": ["tripelt"]}]},
@@ -321,11 +343,11 @@ phases:
         ),
         (
             {"teacher": {"model": "t"}, "phases": [{"terms": [{"kind": "relational_distillation", "scale": 4}]}]},
-            "unknown key 'phases.0.terms.0.scale'; known here: kind, weight",
+            "unknown key 'phases.0.terms.0.scale'; known here: kind, view, weight",
         ),
         (
             {"phases": [{"views": {"clean": ["blur"]}}]},
-            "phases.0.views.clean.0: 'blur' is no kind here; wanted one of flip, affine",
+            "phases.0.views.clean.0: 'blur' is no kind here .did you mean 'motion_blur'.*; wanted one of flip, affine",
         ),
         ({"export": {"formats": ["coreml"]}}, "export.formats.0: .*'onnx', found 'coreml'"),
     ],
@@ -443,6 +465,8 @@ def test_any_override_gives_a_plan_or_one_line(recipe: Path, keys: list[str], va
         (b"[" * 20_000, "not YAML"),
         (b"!!python/object/apply:os.system ['true']", "not YAML"),
         (b"1: 2\n", "1: Keys should be strings"),
+        (b"name: a\ndata: {}\nname: b\n", "not YAML .line 3: the key 'name' stands in its table twice"),
+        (b"data: {root: a, root: b}\n", "not YAML .line 1: the key 'root' stands in its table twice"),
     ],
 )
 def test_files_that_hold_no_plan(tmp_path: Path, content: bytes, wanted: str) -> None:

@@ -14,8 +14,8 @@ from mobileface.data.folder import FolderFaces
 from mobileface.data.images import decode
 from mobileface.embedders.contract import InputContract
 from mobileface.errors import InputError
-from mobileface.training import checkpoint
-from mobileface.training.teaching import teacher_targets
+from mobileface.training import checkpoint, teaching
+from mobileface.training.teaching import labels_told_apart, teacher_targets
 
 
 class Means:
@@ -112,3 +112,69 @@ def test_a_teacher_without_a_direction_is_refused(shared_faces: Path, cache: Pat
     with pytest.raises(InputError, match="without a length"):
         teacher_targets(Zeros(), FaceSet([FolderFaces(shared_faces)]), cache)
     assert not list(cache.glob("teachers/*"))
+
+
+def test_a_contract_without_the_flip_is_kept_to(shared_faces: Path, cache: Path) -> None:
+    faces = FaceSet([FolderFaces(shared_faces)])
+    teacher = Means()
+    teacher.contract = InputContract(flip="none")
+    targets = teacher_targets(teacher, faces, cache)
+    assert teacher.images == len(faces)
+    once = Means()(decode(faces.read(1), faces.key(1))[None])[0].astype(np.float64)
+    np.testing.assert_allclose(targets[1], once / np.sqrt((once**2).sum()), atol=1e-6)
+
+
+def test_what_was_embedded_before_an_interrupt_is_kept(
+    shared_faces: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = FaceSet([FolderFaces(shared_faces)])
+    whole = teacher_targets(Means(), faces, cache / "whole")
+    monkeypatch.setattr(teaching, "PART", 8)
+    monkeypatch.setattr(teaching, "BATCH", 4)
+    assert len(faces) > 16
+
+    class Stops(Means):
+        """Stops in the second part."""
+
+        def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            if self.images >= 2 * 8:
+                raise KeyboardInterrupt
+            return super().__call__(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        teacher_targets(Stops(), faces, cache)
+    again = Means()
+    np.testing.assert_allclose(teacher_targets(again, faces, cache), whole, atol=1e-6)
+    assert again.images == 2 * (len(faces) - 8)
+
+
+def by_pairs(cosines: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """AUC as the share of (genuine, impostor) pairs in order, by looking at all of them."""
+    pairs = [(i, j) for i in range(len(labels)) for j in range(i)]
+    genuine = [cosines[i, j] for i, j in pairs if labels[i] == labels[j]]
+    impostor = [cosines[i, j] for i, j in pairs if labels[i] != labels[j]]
+    wins = [1.0 if g > i else 0.5 if g == i else 0.0 for g in genuine for i in impostor]
+    return sum(wins) / len(wins)
+
+
+def test_whether_a_teacher_tells_the_labels_apart() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 5)
+    targets = (rng.normal(size=(6, 8))[labels] + rng.normal(size=(30, 8))).astype(np.float32)
+    targets /= np.linalg.norm(targets, axis=1, keepdims=True)
+    wanted = by_pairs((targets.astype(np.float64) @ targets.T.astype(np.float64)), labels)
+    assert 0.6 < wanted < 0.99
+    assert labels_told_apart(targets, labels) == pytest.approx(wanted, abs=1e-12)
+    # images without a label or a target say nothing
+    more = np.concatenate([targets, targets[:3], np.zeros((2, 8), np.float32)])
+    assert labels_told_apart(more, np.r_[labels, -1, -1, -1, 0, 1]) == pytest.approx(wanted, abs=1e-12)
+    assert labels_told_apart(targets, np.full(30, -1)) is None
+    assert labels_told_apart(targets[:3], np.arange(3)) is None
+    assert labels_told_apart(targets[:3], np.zeros(3, np.int64)) is None
+
+
+def test_of_many_images_some_whole_identities_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teaching, "COMPARED", 10)
+    labels = np.tile(np.arange(50), 5)
+    targets = np.eye(50, dtype=np.float32)[labels]
+    assert labels_told_apart(targets, labels) == 1.0  # ten images at random would hardly hold two of a person

@@ -101,3 +101,5 @@ def test_the_teachers_centres_are_told_with_the_memory() -> None:
     assert line is not None
     assert "teacher's centres 1,953" in line  # 4 bytes x 512 x 1,000,000
     assert "teacher" not in str(memory_line(phase(*kinds[:1]), 1_000_000, 64, 512))
+    alone = memory_line(phase(kinds[1]), 1_000_000, 64, 512)
+    assert alone == "1,000,000 classes of 64: 1,953 MiB (teacher's centres 1,953)"

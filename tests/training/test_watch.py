@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mobileface.data.faceset import FaceSet, split_identities
+from mobileface.data.faceset import FaceSet, Split, split_identities
 from mobileface.data.folder import FolderFaces
+from mobileface.data.images import encode
 from mobileface.data.recordio import RecordFaces
 from mobileface.data.synthetic import sample, write_synthetic
 from mobileface.errors import InputError
@@ -25,6 +28,7 @@ from mobileface.factory import find_plan_arch, open_faces
 from mobileface.losses.classifier import Classifier
 from mobileface.losses.margins import ArcFace
 from mobileface.training import checkpoint, loop
+from mobileface.training import watch as watching
 from mobileface.training.plan import Plan
 from mobileface.training.watch import LADDERS, LEVELS, TRACKED, Watched, poor_pictures, probability, watch, watch_sample
 
@@ -103,6 +107,26 @@ def test_the_row_against_slow_numbers() -> None:
             assert row[f"{kind}_{name}"] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-4)
 
 
+def test_all_levels_meet_the_centres_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass over the centres, not one for each level; in more passes the numbers stay."""
+    sharp, losses, passes = watched(3, 2), terms(3, 12), []
+    original = watching.probability
+
+    def counted(classifier: Classifier, embeddings: Tensor, labels: Tensor) -> Tensor:
+        passes.append(len(embeddings))
+        return original(classifier, embeddings, labels)
+
+    monkeypatch.setattr(watching, "probability", counted)
+    whole = watch(Corners(), losses, sharp, torch.device("cpu"))
+    assert passes == [6 * len(LEVELS)]
+    monkeypatch.setattr(watching, "ROWS", 4)
+    monkeypatch.setattr(watching, "BATCH", 5)
+    parts = watch(Corners(), losses, sharp, torch.device("cpu"))
+    assert passes[1:] == [4] * 10 + [2]
+    for name in ("norm", "probability"):
+        np.testing.assert_allclose(parts["tracked"][name], whole["tracked"][name], atol=2e-4)
+
+
 def test_a_norm_that_is_the_sharpness_is_found_out() -> None:
     row = watch(Sharpness(), nn.ModuleDict(), watched(6, 1), torch.device("cpu"))
     assert row["resolution_norm"] > 0.7
@@ -142,7 +166,9 @@ def test_degrading_loses_what_it_should() -> None:
 # ---- the sample
 
 
-def test_the_sample_is_drawn_once_and_has_labels(tmp_path: Path, make_folder: MakeFolder) -> None:
+def test_the_sample_is_drawn_once_and_has_labels(
+    tmp_path: Path, make_folder: MakeFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     top = make_folder(tmp_path / "faces")
     (make_folder(tmp_path / "others", 2, 2) / "person-0" / "face-0.jpg").write_bytes(b"bad")
     faces = FaceSet([FolderFaces(top), FolderFaces(tmp_path / "others", labelled=False)])
@@ -158,9 +184,11 @@ def test_the_sample_is_drawn_once_and_has_labels(tmp_path: Path, make_folder: Ma
     assert np.array_equal(found.images, again.images)
     assert not np.array_equal(found.images, other.images)
     assert skipped == []
+    assert caplog.messages == []
     everything, _ = watch_sample(faces, split, 1000, 3)
     assert everything is not None
     assert len(everything.images) == 18  # of the three people who train
+    assert caplog.messages == ["watch: 18 images, not 1000: the training set holds no more clean ones"]
     assert watch_sample(faces, split, 0, 3) == (None, [])
 
 
@@ -198,6 +226,50 @@ def test_of_procedural_faces_clean_ones_are_watched(procedural: Path) -> None:
     found, _ = watch_sample(faces, split_identities(faces, 0, 0), 40, 0)
     assert found is not None
     assert len(found.images) == 40 - len(poor)
+
+
+def test_a_poor_picture_is_one_of_its_own_source(procedural: Path, tmp_path: Path) -> None:
+    """Another folder's train.rec has the same keys; without a table its pictures all count as clean."""
+    for name in ("train.rec", "train.idx"):
+        shutil.copy(procedural / name, tmp_path / name)
+    one, other = RecordFaces(procedural / "train.rec"), RecordFaces(tmp_path / "train.rec")
+    poor = len(poor_pictures(one))
+    for sources in ([one, other], [other, one]):
+        faces = FaceSet(sources)
+        found, _ = watch_sample(faces, split_identities(faces, 0, 0), 80, 0)
+        assert found is not None
+        assert len(found.images) == 80 - poor
+
+
+class Endless:
+    """A million labelled images, all the same."""
+
+    name, labels = "endless", np.zeros(1_000_000, np.int64)
+    image = encode(np.full((112, 112, 3), 90, np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, i: int) -> bytes:
+        return self.image
+
+    def key(self, i: int) -> str:
+        return str(i)
+
+    def fingerprint(self) -> str:
+        return ""
+
+
+def test_a_few_of_a_million_images_take_no_list_of_all() -> None:
+    """A permutation has 8 MB; as a list of numbers 40."""
+    faces = FaceSet([Endless()])
+    split = Split(np.arange(len(faces)), np.arange(0), faces.labels, 1)
+    tracemalloc.start()
+    found, _ = watch_sample(faces, split, 3, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found is not None
+    assert peak < 30e6
 
 
 HEAD = b"file,key,blur_px,resolution_px,occlusion\n"

@@ -55,7 +55,9 @@ def test_crops_in_a_fixed_random_order_and_not_too_many(shared_faces: Path) -> N
     assert everything.keys != sorted(everything.keys)
     assert some.keys == everything.keys[:7]
     assert some.images.shape == (7, 112, 112, 3)
-    assert everything.to_dict() == {"name": "faces", "images": 30, "bad": 0, "sha256": source.fingerprint()}
+    facts = {"name": "faces", "whole": 30, "bad": 0, "sha256": source.fingerprint()}
+    assert everything.to_dict() == {**facts, "images": 30}
+    assert some.to_dict() == {**facts, "images": 7}
 
 
 def test_bad_images_are_counted(tmp_path: Path, make_folder: MakeFolder) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import save_file
 
@@ -16,7 +18,9 @@ from mobileface.embedders.network import NetworkEmbedder, open_run
 from mobileface.files import write_json
 from mobileface.understanding import run as running
 from mobileface.understanding.factors import FACTORS
-from mobileface.understanding.gradients import panels
+from mobileface.understanding.gradients import panels, scaling_terms
+from mobileface.understanding.norms import Crops
+from mobileface.understanding.page import render, scaling
 from mobileface.understanding.run import open_named, understand
 from mobileface.zoo import find_arch
 from tests.report.test_report import Page, assert_self_contained
@@ -111,6 +115,7 @@ def test_plots_and_pictures_are_all_there(page: Page, numbers: dict[str, Any]) -
     assert numbers["data"]["images"] == 29
     assert numbers["data"]["bad"] == 1
     assert "1 images could not be read" in page.text
+    assert "drawn at random" not in page.text
     for curve in numbers["gradients"]["panels"]["ArcFace"]:
         assert curve["label"] in page.text
 
@@ -119,7 +124,28 @@ def test_the_watched_run_and_the_other(page: Page, numbers: dict[str, Any]) -> N
     assert numbers["runs"][0]["watched"]["images"] == [100, 200]
     assert numbers["runs"][1]["watched"] is None
     assert "at the end norm +0.20, P_y +0.20" in page.text
-    assert page.text.count("says nothing of watch") == 1
+    assert page.text.count("Its log has no rows of watch") == 1
+
+
+def test_a_set_of_which_some_are_drawn(numbers: dict[str, Any]) -> None:
+    crop = np.zeros((1, 112, 112, 3), np.uint8)
+    run = {**numbers["runs"][0], "norms": {}, "maps": [], "factors": {"yaw": numbers["runs"][0]["factors"]["yaw"]}}
+    gradients = {**numbers["gradients"], "panels": {"Softmax": numbers["gradients"]["panels"]["Softmax"]}}
+    data = {**numbers["data"], "whole": 1000}
+    shown = {**numbers, "gradients": gradients, "data": data, "runs": [{**run, "watched": None}]}
+    text = render(shown, Crops("faces", crop, ["a"], 1000, 1, ""), [[crop]])
+    assert "29 faces of" in text
+    assert ", drawn at random from its 1000 (1 images" in text
+
+
+def test_a_curve_that_leaves_its_plot_is_named() -> None:
+    """AdaFace at a high norm: the slope cos m - sin(m) cos / sin at 177 degrees, where it is 8.4; no other."""
+    plots = {plot["title"]: plot for plot in scaling(scaling_terms())["plots"]}
+    theta = math.radians(177)
+    highest = math.cos(0.4) - math.sin(0.4) * math.cos(theta) / math.sin(theta)
+    assert plots["AdaFace"]["note"] == f"high norm rises off the plot, to {highest:.1f} at 177°"
+    assert [name for name, plot in plots.items() if plot["note"]] == ["AdaFace"]
+    assert all(not plot["alt"].endswith(": ") for plot in plots.values())
 
 
 # ---- the command line

@@ -1,0 +1,244 @@
+"""The command line: parse, call one function, give back an exit code. Heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mobileface.cli.data import data_app
+from mobileface.cli.evaluation import resolutions
+from mobileface.cli.options import (
+    Cache,
+    Color,
+    DataRoot,
+    Debug,
+    Json,
+    Layout,
+    Mean,
+    Out,
+    Overrides,
+    PairRoot,
+    Recipe,
+    RunFolder,
+    Scale,
+    Std,
+    given_contract,
+    new_console,
+)
+from mobileface.errors import CheckFailed, InputError, exit_code, guarded, visible
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="From a budget and face images to a trained, judged, exported face-embedding network.",
+)
+app.add_typer(data_app, name="data")
+
+
+@app.command()
+def make(
+    recipe: Recipe,
+    data: DataRoot = None,
+    out: Out = None,
+    overrides: Overrides = None,
+    cache: Cache = None,
+    debug: Debug = False,
+) -> None:
+    """Do everything: budget, training, evaluation, export, parity, report. Goes on where it was stopped."""
+
+    def run() -> None:
+        from mobileface import factory
+        from mobileface.distributed import joined
+        from mobileface.files import use_cache
+
+        use_cache(cache)
+        with joined() as first:
+            report = factory.make(recipe, data, out, overrides or [], new_console(first))
+            if first:
+                print(f"report: {report}")
+
+    raise typer.Exit(guarded(run, debug, goes_on=True))
+
+
+@app.command()
+def train(
+    recipe: Recipe,
+    data: DataRoot = None,
+    out: Out = None,
+    overrides: Overrides = None,
+    cache: Cache = None,
+    debug: Debug = False,
+) -> None:
+    """Only the budget check and the training."""
+
+    def run() -> None:
+        from mobileface import factory
+        from mobileface.distributed import joined
+        from mobileface.files import use_cache
+
+        use_cache(cache)
+        with joined() as first:
+            done = factory.train_recipe(recipe, data, out, overrides or [], new_console(first))
+            if first:
+                print(f"run: {done}")
+
+    raise typer.Exit(guarded(run, debug, goes_on=True))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="run folder or .onnx file")],
+    on: Annotated[list[str], typer.Option("--on", help="lfw, cfp-fp, cfp-ff, cfp-fp:9-10, a .bin or a pairs.txt")],
+    data: PairRoot = Path("."),
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    layout: Layout = None,
+    color: Color = None,
+    flip: Annotated[str | None, typer.Option(help="sum: add the mirrored image's embedding; none")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="threads of the runtime; all unless told")] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="exit code 1 below this accuracy (0..1)")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder to write SET.json and the worst pairs to")] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Judge a run or an ONNX file on pairs of faces: 10-fold accuracy, TAR at FAR, EER, AUC."""
+
+    def run() -> None:
+        if min_accuracy is not None and not 0 <= min_accuracy <= 1:
+            raise InputError(f"--min-accuracy is {min_accuracy:g}, wanted 0..1")
+        contract, given = given_contract(model, scale, mean, std, layout, color, flip)
+        results = _evaluate(model, on, data, contract, given.get("flip"), threads, out, as_json)
+        low = [r for r in results if min_accuracy is not None and r["accuracy"] < min_accuracy]
+        if low:
+            raise CheckFailed(f"{low[0]['set']}: accuracy {low[0]['accuracy']:.4f}, asked for {min_accuracy}")
+
+    raise typer.Exit(guarded(run, debug))
+
+
+app.command()(resolutions)
+
+
+@app.command()
+def export(
+    run_folder: RunFolder,
+    to: Annotated[list[str] | None, typer.Option("--to", help="format: onnx")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a run's network for a runtime and prove it equal on the run's own images."""
+
+    def run() -> None:
+        from mobileface import factory
+        from mobileface.training.plan import parse_plan, read_plan
+
+        if (run_folder / "arch.json").is_file() and not (run_folder / "plan.yaml").is_file():  # it was imported
+            factory.export_run_folder(run_folder, None, new_console(), to or ["onnx"])
+            return
+        plan = read_plan(run_folder / "plan.yaml")
+        if to:
+            chosen = {**plan.model_dump(by_alias=True, exclude_none=True), "export": {"formats": to}}
+            plan = parse_plan(chosen, "--to")
+        factory.export_run_folder(run_folder, plan, new_console())
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@app.command("import")
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="state dict of a public code: .pth, .pt, .ckpt or .safetensors")],
+    kind: Annotated[str, typer.Option("--as", help="what it is: adaface-ir50, arcface-iresnet50, mobilefacenet-y1, …")],
+    out: Annotated[Path, typer.Option("--out", help="run folder to write")],
+    color: Annotated[str | None, typer.Option(help="rgb or bgr, where it was not trained as its kind says")] = None,
+    licence: Annotated[str | None, typer.Option(help="of the weights, for the model card")] = None,
+    debug: Debug = False,
+) -> None:
+    """Turn public weights into a run folder: to judge, to export, to learn from, like any other."""
+
+    def run() -> None:
+        from mobileface import factory
+
+        print(visible(factory.import_release(file, kind, out, color, licence)))
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@app.command()
+def report(run_folder: RunFolder, debug: Debug = False) -> None:
+    """Write RUN/report.html anew from what the run folder holds."""
+
+    def run() -> None:
+        from mobileface import factory
+        from mobileface.report.html import write_report
+
+        print(f"report: {write_report(run_folder, factory.run_budget)}")
+
+    raise typer.Exit(guarded(run, debug))
+
+
+@app.command()
+def understand(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="run folders, compared with each other")],
+    data: Annotated[Path | None, typer.Option("--data", help="image folder or .rec whose norms are shown")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder for the page; the first RUN unless told")] = None,
+    debug: Debug = False,
+) -> None:
+    """Show what margin and norm do: gradients by margin, norms against quality, where a network looks."""
+
+    def run() -> None:
+        from mobileface.understanding.run import understand
+
+        with new_console().status("") as status:
+            page = understand(runs, data, out or runs[0], status.update)
+        print(f"page: {page}")
+
+    raise typer.Exit(guarded(run, debug))
+
+
+def _evaluate(
+    model: Path,
+    on: list[str],
+    data: Path,
+    contract: Any,
+    flip: str | None,
+    threads: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> list[dict[str, Any]]:
+    """Open, judge, print, and keep the results in the run folder (or in `out`)."""
+    from mobileface.data.pairs import open_pairs
+    from mobileface.embedders.opening import open_embedder
+    from mobileface.evaluation import verification
+
+    embedder = open_embedder(model, contract, threads)
+    folder = out or (model / "evaluation" if model.is_dir() else None)
+    pair_sets = [open_pairs(spec, data) for spec in on]
+    if folder is not None:
+        verification.check_names(pair_sets, "--on")
+    results = []
+    for pair_set in pair_sets:
+        found = verification.evaluate(embedder, pair_set, flip)
+        results.append(found.result)
+        if folder is not None:
+            verification.write_verification(found, folder)
+        if not as_json:
+            print(visible(verification.summary(found.result)))
+    if as_json:
+        print(json.dumps(results[0] if len(results) == 1 else {"results": results}))
+    return results
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code (design: 0 done, 1 check, 2 input, 3 not finite, 130)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what no terminal can show
+            stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(format="warning: %(message)s")
+    return exit_code(lambda: app(args=argv, prog_name="mobileface"))

@@ -1,0 +1,30 @@
+"""A stand-in for a face detector, and photographs of every kind that it can be shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mobileface.data.detect import Detector
+from tests.data.painted import GOOD, painted_detector, photograph
+
+
+@pytest.fixture
+def detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Detector:
+    return painted_detector(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two people; one photograph for every verdict that a detector can cause."""
+    top = tmp_path / "photos"
+    photograph(top / "ann" / "good.png", GOOD)
+    photograph(top / "ann" / "album" / "large.jpg", {**GOOD, "scale": 7}, size=(1500, 1200))
+    photograph(top / "ann" / "turned.jpg", GOOD, orientation=6)
+    photograph(top / "bob" / "empty.png")
+    photograph(top / "bob" / "doubtful.png", {**GOOD, "score": 0.45})
+    photograph(top / "bob" / "small.png", {**GOOD, "scale": 0.3})
+    (top / "bob" / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
+    (top / "notes.txt").write_text("not an image")
+    return top
