@@ -96,7 +96,7 @@ def train(
 @app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(help="run folder or .onnx file")],
-    on: Annotated[list[str], typer.Option("--on", help="lfw, cfp-fp, cfp-ff, cfp-fp:9-10, a .bin or a pairs.txt")],
+    on: Annotated[list[str], typer.Option("--on", help="lfw, xqlfw, sllfw, cfp-fp, cfp-fp:9-10, a .bin, a pairs.txt")],
     data: PairRoot = Path("."),
     scale: Scale = None,
     mean: Mean = None,

@@ -14,7 +14,7 @@ from mobileface.report.judged import plain
 from mobileface.report.read import Json
 
 NAME = "resolutions"
-KINDS = {"cross": "one image degraded", "same": "both images degraded"}
+KINDS = {"cross": "one image degraded (cross)", "same": "both images degraded (same)"}
 GUESSING = 0.5  # accuracy whose cell has no colour
 
 
@@ -34,6 +34,7 @@ def render(numbers: Json) -> str:
     return template(f"{NAME}.html").render(
         title=", ".join(model["name"] for model in models),
         sides=sides,
+        kinds=KINDS,
         steps={scheme: Markup(variables(colours)) for scheme, colours in steps.items()},
         two=len(models) == 2,
         sets=[one_set(i, found, numbers) for i, found in enumerate(numbers["sets"])],
@@ -99,9 +100,9 @@ def cells(accuracies: Sequence[float]) -> list[Json]:
 def measures(row: Json) -> list[tuple[str, str]]:
     """(name, value) of one kind at one side, as a table shows them."""
     return [
-        ("accuracy", f"{text.percent(row['accuracy'])} ± {100 * row['std']:.2f}"),
+        ("Accuracy", f"{text.percent(row['accuracy'])} ± {100 * row['std']:.2f}"),
         ("EER", text.percent(row["eer"])),
-        ("AUC", text.significant(row["auc"], 4)),
+        ("AUC", f"{row['auc']:.4f}"),
         *((f"TAR at {far}", text.percent(tar)) for far, tar in row["tar"].items()),
     ]
 
@@ -112,7 +113,7 @@ def roc(key: str, kind: str, rows: Sequence[Json]) -> Json:
     legend = [f"{row['side']} px {text.percent(row['eer'], 1)}" for row in rows]
     return {
         "title": f"ROC, {KINDS[kind]}",
-        "note": "over the pairs of the list; the dots are the equal error rates, below by side",
+        "note": "over the pairs of the list; the dots are the equal error rates (EER), here by side",
         "alt": f"ROC curves, {KINDS[kind]}; equal error rates {', '.join(legend)}",
         "svg": Markup(svg),
         "legend": legend,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from colorsys import hls_to_rgb, rgb_to_hls
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,15 @@ def step(number: int) -> str:
 
 
 def scale(count: int, scheme: str) -> list[str]:
-    """`count` colours from the second to the first of the page's, for the scheme "light" or "dark"."""
-    low, high = (np.array([int(end[i : i + 2], 16) for i in (1, 3, 5)]) for end in ENDS[scheme])
+    """`count` colours from the second to the first of the page's, for the scheme "light" or "dark".
+
+    By way of red and violet: on the straight way all that lies between is grey.
+    """
+    low, high = (np.array(rgb_to_hls(*(int(end[i : i + 2], 16) / 255 for i in (1, 3, 5)))) for end in ENDS[scheme])
+    high[0] -= 1  # hues are a circle
     shares = np.linspace(0, 1, count) if count > 1 else np.ones(1)
-    return ["#{:02x}{:02x}{:02x}".format(*(low + share * (high - low)).round().astype(int)) for share in shares]
+    colours = [np.array(hls_to_rgb(*(low + share * (high - low)))) for share in shares]
+    return ["#{:02x}{:02x}{:02x}".format(*(255 * colour).round().astype(int)) for colour in colours]
 
 
 def roc(key: str, curves: Sequence[tuple[Row, Row]], eers: Sequence[float]) -> str:
@@ -49,6 +55,9 @@ def roc(key: str, curves: Sequence[tuple[Row, Row]], eers: Sequence[float]) -> s
         axes.set_ylim(0, 1.01)
         ticks = [10.0**-power for power in range(decades + 1)]
         axes.set_xticks(ticks, [one_in(tick) if tick < 1 else "all" for tick in ticks])
+        axes.get_xticklabels()[-1].set_horizontalalignment(
+            "left"
+        )  # else it touches the lowest number of the other axis
         axes.set_xticks([], minor=True)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         axes.set_xlabel("different people let through (FAR, log scale)")

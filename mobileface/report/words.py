@@ -29,6 +29,15 @@ LOSSES = {
     "triplet": ("term", "A face has to be nearer to one of the same person than to one of somebody else, by a margin."),
     "batch_hard triplet": ("triplet", "Triplets of each face, its farthest of the same person and its nearest other."),
     "semi_hard triplet": ("triplet", "Triplets whose stranger is farther than the same person, but not by the margin."),
+    "octuplet": (
+        "octuplet",
+        "Triplets between faces and their low-resolution copies: the same person has to be nearer.",
+    ),
+    "contrastive": ("contrastive", "Pulls each poor image to its good one and away from other people's faces."),
+    "partition": (
+        "partition",
+        "The main loss learns only faces whose embeddings are long enough: those of good quality.",
+    ),
     "distillation": ("distillation", "The network learns to give the embeddings of a larger network, its teacher."),
     "relational_distillation": ("relational", "It learns how alike the teacher finds the images of a batch."),
     "logit_distillation": ("logit", "It learns how likely the teacher finds each person of the training."),

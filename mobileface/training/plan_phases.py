@@ -120,6 +120,7 @@ def losses(phase: Phase) -> list[str]:
             words.append(term.margin.kind)
             words += [term.negatives.kind] * (term.negatives.kind != "plain")
             words += ["class-balanced"] * (term.balance.beta > 0)
+            words += ["partition"] * (term.threshold != "none")
         else:
             words.append(f"{term.mining} triplet" if term.kind == "triplet" else term.kind)
     return words + [f"{phase.sampler.kind} batches"] * (phase.sampler.kind != "plain")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mobileface.data.images import MAX_BYTES, encode
 from mobileface.data.lfw import read_lfw_pairs
 from mobileface.data.pairs import SETS, PairSet, contiguous_folds, open_pairs, select_folds
+from mobileface.data.sllfw import read_sllfw_pairs
 from mobileface.data.verification_bin import write_bin
 from mobileface.errors import InputError
 
@@ -70,6 +71,69 @@ def test_lfw_by_hand(root: Path) -> None:
     assert pairs.identity is not None
     assert pairs.identity.tolist() == [0, 0, 1, 1, 2, 2, 3]
     assert pairs.read(0) == (root / "lfw/Ann/Ann_0001.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("crops", ["xqlfw", "xqlfw/xqlfw_aligned_112"])
+def test_xqlfw_is_lfws_format_in_a_folder_of_its_own(root: Path, crops: str) -> None:
+    """With the crops beside the list, or in the folder that their archive unpacks to."""
+    official = open_pairs("lfw", root)
+    (root / crops).parent.mkdir(exist_ok=True)
+    (root / "lfw").rename(root / crops)
+    (root / crops / "pairs.txt").rename(root / "xqlfw" / "xqlfw_pairs.txt")
+    found = open_pairs("xqlfw", root)
+    assert found.name == "xqlfw"
+    assert as_rows(found) == as_rows(official)
+    assert found.identity is not None
+    assert found.identity.tolist() == [0, 0, 1, 1, 2, 2, 3]
+    assert found.read(3) == (root / crops / "Bob" / "Bob_0012.jpg").read_bytes()
+
+
+SLLFW_FOLD = ["Ann/Ann_0001.jpg", "Ann/Ann_0002.jpg", "Cid/Cid_0002.jpg", "Dan/Dan_0001.jpg"]
+SLLFW_OTHER = ["Bob/Bob_0012.jpg", "Bob/Bob_0001.jpg", "Bob/Bob_0001.jpg", "Ann/Ann_0002.jpg"]
+
+
+def test_sllfw_is_a_list_over_lfws_images(root: Path) -> None:
+    """Ten folds of a pair of one person and one of two; the last line may lack its end, lines may end in CRLF."""
+    lines = (SLLFW_FOLD + SLLFW_OTHER) * 5
+    (root / "lfw" / "pair_SLLFW.txt").write_text("\r\n".join(lines))
+    found = open_pairs("sllfw", root)
+    assert found.name == "sllfw"
+    assert as_rows(found) == [
+        row
+        for fold in range(0, 10, 2)
+        for row in [
+            ("Ann/Ann_0001.jpg", "Ann/Ann_0002.jpg", True, fold),
+            ("Cid/Cid_0002.jpg", "Dan/Dan_0001.jpg", False, fold),
+            ("Bob/Bob_0012.jpg", "Bob/Bob_0001.jpg", True, fold + 1),
+            ("Bob/Bob_0001.jpg", "Ann/Ann_0002.jpg", False, fold + 1),
+        ]
+    ]
+    assert found.identity is not None
+    assert found.identity.tolist() == [0, 0, 1, 1, 2, 3]  # Cid_0001 is in no pair
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "names 0 images, wanted two a pair in 10 folds of as many pairs"),
+        (SLLFW_FOLD, "names 4 images, wanted two a pair in 10 folds"),
+        ((SLLFW_FOLD * 10)[:-1], "names 39 images"),
+        ([*SLLFW_FOLD * 9, *SLLFW_FOLD[:3], "Ann/Ann_0001.jpg 1"], "line 40 is 'Ann/Ann_0001.jpg 1', wanted an image"),
+        (["Ann_0001.jpg", *(SLLFW_FOLD * 10)[1:]], r"line 1 is 'Ann_0001\.jpg', wanted an image's path"),
+        (["../Ann_0001.jpg", *(SLLFW_FOLD * 10)[1:]], r"line 1: '\.\.' is no plain name"),
+        (["/etc/passwd", *(SLLFW_FOLD * 10)[1:]], "line 1 is '/etc/passwd', wanted an image's path"),
+        (["Ann\\/x.jpg", *(SLLFW_FOLD * 10)[1:]], "line 1: .* is no plain name"),
+    ],
+)
+def test_bad_sllfw_lists(root: Path, lines: list[str], message: str) -> None:
+    (root / "lfw" / "pair_SLLFW.txt").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=message):
+        open_pairs("sllfw", root)
+
+
+def test_sllfw_without_its_list(root: Path) -> None:
+    with pytest.raises(InputError, match=r"lfw/pair_SLLFW\.txt: not found, wanted a list of pairs"):
+        open_pairs("sllfw", root)
 
 
 def test_a_list_by_its_path_takes_images_of_its_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +276,7 @@ def test_a_folder_without_its_list(tmp_path: Path) -> None:
 def test_every_known_set_without_its_folder_is_named(tmp_path: Path) -> None:
     assert SETS
     for name in SETS:
-        with pytest.raises(InputError, match=f"not found, wanted {name}; --data says where (lfw|cfp)/ lies"):
+        with pytest.raises(InputError, match=f"not found, wanted {name}; --data says where (lfw|cfp|xqlfw)/ lies"):
             open_pairs(name, tmp_path)
 
 
@@ -253,11 +317,12 @@ def test_no_more_of_a_file_is_read_than_an_image_may_have(root: Path) -> None:
 def test_no_list_ends_in_anything_but_pairs_or_an_input_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "pairs.txt"
     path.write_bytes(content)
-    try:
-        pairs = read_lfw_pairs(path)
-    except InputError:
-        return
-    assert all(".." not in Path(image).parts for pair in pairs for image in pair[:2])
+    for read in (read_lfw_pairs, read_sllfw_pairs):
+        try:
+            pairs = read(path)
+        except InputError:
+            continue
+        assert all(".." not in Path(image).parts for pair in pairs for image in pair[:2])
 
 
 def slow_k_fold(pairs: int, folds: int) -> Iterator[int]:

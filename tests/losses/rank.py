@@ -20,7 +20,7 @@ from mobileface.losses.forward import Forward
 from mobileface.losses.margins import MARGINS
 from mobileface.losses.negatives import NEGATIVES
 from mobileface.statistics import end_step
-from tests.losses import distilled
+from tests.losses import distilled, poor
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def main(rank: int, world: int, store: str, out: Path) -> None:
     for problem in distilled.cases(world):
         batch = len(problem.student) // world
         taught.append(distilled.run(problem, slice(rank * batch, (rank + 1) * batch)))
-    torch.save({"cases": results, "taught": taught, "unequal": unequal()}, out / f"{rank}.pt")
+    views = [poor.run(problem, world, rank) for problem in poor.cases(world)]
+    torch.save({"cases": results, "taught": taught, "views": views, "unequal": unequal()}, out / f"{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.losses import distilled
+from tests.losses import distilled, poor
 from tests.losses.rank import cases, run
 
 
@@ -57,6 +57,17 @@ def test_distillation_over_ranks_is_that_of_one_process(ranks: list[Any]) -> Non
             projected += 1
             torch.testing.assert_close(one["projection"], wanted["projection"], atol=1e-9, rtol=1e-9)
     assert projected
+
+
+def test_terms_of_two_views_over_ranks_are_those_of_one_process(ranks: list[Any]) -> None:
+    """Octuplets of all ranks' images; queues that all ranks fill alike, with centres that are cut into shares."""
+    for number, case in enumerate(poor.cases(len(ranks))):
+        wanted = poor.run(case, len(ranks), None)
+        found = [rank["views"][number] for rank in ranks]
+        for key in wanted:
+            alike = key == "queue" or "statistics" in key
+            for got in [one[key] for one in found] if alike else [torch.cat([one[key] for one in found])]:
+                torch.testing.assert_close(got, wanted[key], atol=1e-9, rtol=1e-9)
 
 
 def test_unequal_batches_are_named_on_every_rank(ranks: list[Any]) -> None:
