@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from statistics import median
 
@@ -10,6 +11,8 @@ from markupsafe import Markup
 from mobileface.report import ladder, plots, text
 from mobileface.report.read import Json, Log, dig, number, string
 from mobileface.report.sections import mapping
+
+AT, MOST_SIDES = "auc_at_", 12  # of the log's rows; sides that are drawn
 
 
 def training(log: Log | None, card: Json) -> Json | None:
@@ -91,25 +94,36 @@ def step_plots(steps: list[Json], edges: Sequence[float] = ()) -> list[Json]:
 
 
 def validation_plots(rows: list[Json], edges: Sequence[float] = ()) -> list[Json]:
-    """Accuracy and area under the ROC on the held-out identities, as training went on."""
+    """Accuracy and area under the ROC on the held-out identities, as training went on; beside it the area at each side,
+    where they were judged across resolutions."""
+    sides = sorted({int(key.removeprefix(AT)) for row in rows for key in row if re.fullmatch(AT + "[0-9]{1,3}", key)})
+    whole = {"accuracy": "accuracy", "auc": "mean area under the ROC" if sides else "area under the ROC"}
+    made = [_validation_plot("validation", "Held-out people", rows, whole, edges)]
+    for side in sides[:MOST_SIDES]:
+        label = {f"{AT}{side}": "area under the ROC"}
+        made.append(_validation_plot(f"validation{side}", f"Held-out people, one at {side} px", rows, label, edges))
+    return [plot for plot in made if plot is not None]
+
+
+def _validation_plot(
+    key: str, title: str, rows: list[Json], labels: dict[str, str], edges: Sequence[float]
+) -> Json | None:
+    """One plot of some of the rows' numbers, at most two; None where no row has them."""
     curves, legend, last = [], [], []
-    for name in ("accuracy", "auc"):
+    for name, label in labels.items():
         points = [(number(row, "images"), number(row, name)) for row in rows]
         drawn = [(x, y) for x, y in points if x is not None and y is not None]
         if drawn:
             x, y = zip(*drawn, strict=True)
             curves.append((x, y))
-            label = {"accuracy": "accuracy", "auc": "area under the ROC"}[name]
             legend.append(label)
             last.append(f"{label} {text.percent(y[-1])} at the end, best {text.percent(max(y))}")
     if not curves:
-        return []
-    return [
-        {
-            "title": "Held-out people",
-            "note": "; ".join(last),
-            "alt": f"Validation against images seen: {'; '.join(last)}",
-            "svg": Markup(plots.validation_curve("validation", curves, edges)),
-            "legend": legend,
-        }
-    ]
+        return None
+    return {
+        "title": title,
+        "note": "; ".join(last),
+        "alt": f"Validation against images seen: {'; '.join(last)}",
+        "svg": Markup(plots.validation_curve(key, curves, edges)),
+        "legend": legend,
+    }
