@@ -15,13 +15,11 @@ About two minutes on two cores.
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +28,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.environment import write_result
+from benchmarks.memory import peak_mib, resident_mib
+from benchmarks.timing import in_turns
 from mobileface.losses.classifier import Classifier
 from mobileface.losses.forward import Forward
 from mobileface.losses.margins import MARGINS
@@ -39,7 +39,6 @@ from mobileface.training.device import autocast, keep_freed_memory, pick_precisi
 from mobileface.zoo import find_arch
 
 DIM, BATCH, SCALE = 282, 256, 64.0
-ROUNDS = 7
 MEMORY_LIMIT_MIB, LOSS_LIMIT = 256.0, 5.0
 
 
@@ -66,17 +65,6 @@ def one_step(classes: int) -> None:
     print(peak_mib() - before)
 
 
-def peak_mib() -> float:
-    """The most that this process has held, MiB (Linux; getrusage would count what its parent held as well)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
-
-
-def resident_mib() -> float:
-    """What this process holds now, MiB (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-
-
 def memory(classes: int) -> dict[str, Any]:
     """Peak of `one_step` against centres + gradient + momentum."""
     code = f"from benchmarks.classifier import one_step; one_step({classes})"
@@ -98,17 +86,6 @@ def full_matrix(centres: Tensor, forward: Forward) -> Tensor:
     logits = cosines.clone()
     logits[rows, forward.labels] = torch.cos(torch.arccos(target) + 0.5)
     return F.cross_entropy(SCALE * logits, forward.labels)
-
-
-def in_turns(ways: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
-    """Median seconds of each way; the ways take turns, so that a slow minute hits all of them."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 1):
-        for name in list(ways) if turn % 2 else list(ways)[::-1]:
-            began = time.perf_counter()
-            ways[name]()
-            seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
 def step_of(term: Classifier, forward: Forward) -> Callable[[], None]:

@@ -7,7 +7,7 @@ seed, the same with single terms (the paper's Table 4), other margins (its Fig. 
 that holds clean embeddings near their old place (the paper's own loss). Each is judged on LFW with the second image of
 each pair at 7, 14, 28, 56 and 112 px, and with both.
 
-16 runs, together under two hours on two cores with bf16. A run that is in DIR is not made again; the result file is
+15 runs, together under two hours on two cores with bf16. A run that is in DIR is not made again; the result file is
 written behind each.
 """
 

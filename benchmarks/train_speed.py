@@ -33,8 +33,8 @@ import torch
 import typer
 from torch import nn
 
-from benchmarks.classifier import peak_mib
 from benchmarks.environment import RESULTS, describe, write_result
+from benchmarks.memory import peak_mib
 from mobileface.data.faceset import FaceSet
 from mobileface.data.images import encode
 from mobileface.data.loading import Batch, batches

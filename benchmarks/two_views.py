@@ -1,8 +1,8 @@
 """What a second view costs: `python -m benchmarks.two_views`.
 
 Whole training steps on images in memory, batch 64, ArcFace over 1,000 classes: on the clean view alone, and on both
-views in one pass; the ways take turns. Wanted: at most 2.1 times. `loading`: reading, decoding and augmenting a batch on
-one core, with the octuplet loss's and QGFace's degraded views and without.
+views in one pass; the ways take turns. Wanted: at most 2.1 times. `loading`: reading, decoding and augmenting a batch
+on one core, with the octuplet loss's and QGFace's degraded views and without.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.classifier import in_turns
 from benchmarks.environment import write_result
+from benchmarks.timing import in_turns
 from benchmarks.train_speed import SameFaces
 from mobileface.data.faceset import FaceSet
 from mobileface.data.loading import batches

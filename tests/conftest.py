@@ -42,6 +42,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No loading processes: Python 3.12 warns where a process with threads forks, and warnings are errors here."""
+    monkeypatch.setattr("mobileface.training.loop.default_workers", lambda: 0)
+
+
 def face(identity: int, number: int) -> Pixels:
     """(112, 112, 3): a smooth pattern, one for each identity, under noise that differs from image to image."""
     own = np.random.default_rng([identity, 0]).integers(40, 216, (4, 4, 3)).astype(np.float32)

@@ -30,6 +30,7 @@ from mobileface.training import checkpoint, loop, sources
 from mobileface.training.sources import open_faces
 from mobileface.zoo import find_arch
 
+pytestmark = pytest.mark.usefixtures("no_workers")
 MakeFolder = Callable[..., Path]
 MakeData = Callable[..., dict[str, Any]]
 QUIET = Console(quiet=True)
@@ -40,12 +41,6 @@ EVERY_FILE = {
     "evaluation/held_out.json", "evaluation/held_out.worst.json", "log.jsonl", "model.safetensors", "plan.yaml",
     "report.html",
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python 3.12 warns where a process with threads forks, and warnings are errors here."""
-    monkeypatch.setattr(loop, "default_workers", lambda: 0)
 
 
 @pytest.fixture

@@ -53,19 +53,7 @@ def make(
     debug: Debug = False,
 ) -> None:
     """Do everything: budget, training, evaluation, export, parity, report. Goes on where it was stopped."""
-
-    def run() -> None:
-        from mobileface import factory
-        from mobileface.distributed import joined
-        from mobileface.files import use_cache
-
-        use_cache(cache)
-        with joined() as first:
-            report = factory.make(recipe, data, out, overrides or [], new_console(first))
-            if first:
-                print(f"report: {report}")
-
-    raise typer.Exit(guarded(run, debug, goes_on=True))
+    _on_every_rank("make", "report", (recipe, data, out, overrides or []), cache, debug)
 
 
 @app.command()
@@ -78,6 +66,11 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Only the budget check and the training."""
+    _on_every_rank("train_recipe", "run", (recipe, data, out, overrides or []), cache, debug)
+
+
+def _on_every_rank(function: str, made: str, arguments: tuple[Any, ...], cache: Path | None, debug: bool) -> None:
+    """Call a function of `factory` together with the other processes of a torchrun; the first one says what it made."""
 
     def run() -> None:
         from mobileface import factory
@@ -86,9 +79,9 @@ def train(
 
         use_cache(cache)
         with joined() as first:
-            done = factory.train_recipe(recipe, data, out, overrides or [], new_console(first))
+            done = getattr(factory, function)(*arguments, new_console(first))
             if first:
-                print(f"run: {done}")
+                print(f"{made}: {done}")
 
     raise typer.Exit(guarded(run, debug, goes_on=True))
 
@@ -186,7 +179,7 @@ def report(run_folder: RunFolder, debug: Debug = False) -> None:
 @app.command()
 def understand(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="run folders, compared with each other")],
-    data: Annotated[Path | None, typer.Option("--data", help="image folder or .rec whose norms are shown")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="image folder or .rec, for norms of real faces")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder for the page; the first RUN unless told")] = None,
     debug: Debug = False,
 ) -> None:

@@ -52,10 +52,7 @@ def resolutions(
         with new_console().status("") as status:
             numbers = compare(models, on, data, sides, contract, flip, threads, out, status.update)
         page = write_resolutions(numbers, out)
-        print(json.dumps(numbers) if as_json else visible_lines([*summary(numbers), f"page: {page}"]))
+        lines = map(visible, [*summary(numbers), f"page: {page}"])
+        print(json.dumps(numbers) if as_json else "\n".join(lines))
 
     raise typer.Exit(guarded(run, debug))
-
-
-def visible_lines(lines: list[str]) -> str:
-    return "\n".join(map(visible, lines))

@@ -164,6 +164,7 @@ def phase_folder(run: Path, number: int, name: str) -> Path:
 def _next_phase(trainer: Trainer, log: RunLog | None, tensors: dict[str, Tensor]) -> None:
     """Go over to the next phase: network and terms start from the best weights of the one before."""
     state = trainer.state
+    trainer.network.load_state_dict(checkpoint.part(tensors, "network."))  # a momentum encoder begins as its copy
     trainer.begin_phase(state.phase + 1)
     margins = [_margin(trainer.plan.phases[number]) for number in (state.phase, state.phase + 1)]
     other = () if margins[0] == margins[1] else ("classification.margin.",)  # statistics of another quality

@@ -84,3 +84,18 @@ def histogram(key: str, edges: Row, counts: Row, marks: Row) -> str:
         axes.set_xlabel("norm")
         axes.set_ylabel("images")
     return result[0]
+
+
+def distances(key: str, edges: Row, positive: Row, negative: Row, limits: tuple[float, float]) -> str:
+    """Shares of the positive and of the negative pairs in each bin of 1 - cos, within `limits` of its axis."""
+    with drawing(key) as (axes, result):
+        for counts, (colour, line, _) in zip((positive, negative), STYLES, strict=False):
+            shares = np.asarray(counts, dtype=np.float64) / max(1.0, float(np.sum(counts)))
+            axes.stairs(shares, edges, fill=True, color=colour, alpha=0.2)
+            axes.stairs(shares, edges, color=colour, linewidth=1.5, linestyle=line)
+        axes.set_xlim(*limits)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+        axes.set_xlabel("1 − cosine")
+        axes.set_ylabel("share of pairs")
+    return result[0]

@@ -23,14 +23,16 @@ MAPS_QUALITY = 85  # of the JPEG files of maps
 TRAJECTORIES = 6  # images whose way is drawn
 
 
-def render(numbers: Json, crops: Crops | None, maps: Sequence[Sequence[Images]]) -> str:
-    """The page as text. maps: of each run its crops (B, 112, 112, 3), and each of its maps over them."""
+def render(numbers: Json, crops: Crops | None, maps: Sequence[Sequence[Images]], mixed: Json | None) -> str:
+    """The page as text. maps: of each run its crops (B, 112, 112, 3), and each of its maps over them. mixed: the
+    section that `mixed_page` makes, None without one."""
     runs = [one_run(i, run, crops, drawn) for i, (run, drawn) in enumerate(zip(numbers["runs"], maps, strict=True))]
     return template("understanding.html").render(
         scaling=scaling(numbers["gradients"]),
         data=numbers["data"],
         versions=list(numbers["versions"].items()),
         runs=runs,
+        mixed=mixed,
     )
 
 

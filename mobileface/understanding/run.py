@@ -17,12 +17,14 @@ from mobileface.embedders.contract import InputContract
 from mobileface.embedders.network import NetworkEmbedder, open_run
 from mobileface.files import atomic_path, write_json
 from mobileface.report.read import read_run
-from mobileface.training.plan import read_plan
+from mobileface.training.plan import Plan, read_plan
 from mobileface.training.plan_phases import losses
 from mobileface.understanding.factors import FACTORS, PEOPLE, factor_norms, pictures
 from mobileface.understanding.gradients import scaling_terms
 from mobileface.understanding.inside import Images, in_batches, norms_of
 from mobileface.understanding.maps import drawn_over, maps_of
+from mobileface.understanding.mixed import look_mixed
+from mobileface.understanding.mixed_page import mixed_quality
 from mobileface.understanding.norms import Crops, distribution, picks, read_crops
 from mobileface.understanding.page import render
 from mobileface.understanding.watched import read_watched
@@ -44,18 +46,22 @@ def understand(folders: Sequence[Path], data: Path | None, out: Path, say: Calla
     """Write out/understanding.json and out/understanding.html; returns the latter.
 
     folders: run folders, at least one. data: an image folder or a .rec; without one, norms of real faces are left out.
+    What a run makes of mixed quality is looked at on its own training faces, on `data` where they cannot be read.
     InputError, before anything is computed, for what is no run folder and for a set without a usable image.
     """
     runs = [open_named(folder, folders) for folder in folders]
     crops = None if data is None else read_crops(open_source(data))
     say("drawing procedural faces")
     faces = {name: pictures(factor, PEOPLE) for name, factor in FACTORS.items()}
-    found, maps = [], []
+    found, maps, couples = [], [], []
     for run in runs:
         say(f"looking at {run.name}")
-        row, drawn = look(run, faces, crops)
-        found.append(row)
+        plan = read_plan(run.folder / "plan.yaml") if (run.folder / "plan.yaml").is_file() else None
+        row, drawn = look(run, plan, faces, crops)
+        mixed, pairs = look_mixed(run.name, run.folder, run.embedder, plan, data)
+        found.append({**row, "mixed": mixed})
         maps.append(drawn)
+        couples.append(pairs)
     numbers = {
         "gradients": scaling_terms(),
         "data": None if crops is None else crops.to_dict(),
@@ -65,7 +71,7 @@ def understand(folders: Sequence[Path], data: Path | None, out: Path, say: Calla
     write_json(out / f"{NAME}.json", numbers)
     page = out / f"{NAME}.html"
     with atomic_path(page) as temporary:
-        temporary.write_text(render(numbers, crops, maps), encoding="utf-8")
+        temporary.write_text(render(numbers, crops, maps, mixed_quality(found, couples)), encoding="utf-8")
     return page
 
 
@@ -77,16 +83,18 @@ def open_named(folder: Path, folders: Sequence[Path]) -> Opened:
     return Opened(name if alone else str(folder), folder, open_run(folder, InputContract()))
 
 
-def look(run: Opened, faces: dict[str, Images], crops: Crops | None) -> tuple[dict[str, Any], list[Images]]:
+def look(
+    run: Opened, plan: Plan | None, faces: dict[str, Images], crops: Crops | None
+) -> tuple[dict[str, Any], list[Images]]:
     """The numbers of one run; a few crops, of the set or procedural ones, and each of its maps drawn over them."""
-    measure, plan = norms_of(run.embedder), run.folder / "plan.yaml"
+    measure = norms_of(run.embedder)
     norms = {} if crops is None else in_batches(measure, crops.images)
     captions, mapped = at_rest_and_worst(faces) if crops is None else at_the_ends(crops, norms["embedding"])
     maps = maps_of(run.embedder, mapped)
     numbers = {
         "name": run.name,
         "arch": load_arch(run.folder / "arch.json").name,
-        "losses": losses(read_plan(plan).phases[-1]) if plan.is_file() else [],
+        "losses": [] if plan is None else losses(plan.phases[-1]),
         "sha256": run.embedder.sha256,
         "watched": read_watched(run.folder / "log.jsonl"),
         "factors": {name: factor_norms(measure, FACTORS[name], images) for name, images in faces.items()},

@@ -1,13 +1,16 @@
-"""A stand-in for a face detector, and photographs of every kind that it can be shown."""
+"""A stand-in for a face detector, photographs of every kind that it can be shown, and a small RecordIO pack."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mobileface.data.detect import Detector
+from mobileface.data.recordio import RecordFaces, write_pack
 from tests.data.painted import GOOD, painted_detector, photograph
+from tests.data.records import IMAGES
 
 
 @pytest.fixture
@@ -28,3 +31,16 @@ def photos(tmp_path: Path) -> Path:
     (top / "bob" / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
     (top / "notes.txt").write_text("not an image")
     return top
+
+
+@pytest.fixture
+def rec(tmp_path: Path) -> Path:
+    """The pack set/train.rec of IMAGES."""
+    write_pack(tmp_path / "set" / "train.rec", IMAGES)
+    return tmp_path / "set" / "train.rec"
+
+
+@pytest.fixture
+def open_rec(tmp_path: Path) -> Callable[[Path], RecordFaces]:
+    """`open_rec(path)`, with the index in this test's cache folder."""
+    return lambda rec: RecordFaces(rec, tmp_path / "cache")

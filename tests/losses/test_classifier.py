@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mobileface.errors import InputError
 from mobileface.losses.classifier import Classifier
 from mobileface.losses.forward import Forward
 from mobileface.losses.margins import ArcFace, Combined, CosFace, Margin, Softmax, SphereFace
 from mobileface.losses.streamed import CHUNK_BYTES, Classes, others_and_own
+from tests.losses.recorder import Recorder, recorded
 
 # margin -> its (m1, m2, m3) in cos(m1 theta + m2) - m3
 CASES: dict[str, tuple[Margin, tuple[float, float, float]]] = {
@@ -170,30 +168,6 @@ def test_combined_is_not_CosFace() -> None:
     alone, _, _ = values_and_gradients(classifier(centres, CosFace(cosine=0.2)), embeddings, labels)
     assert (together - alone > 1).all()
     assert (alone - values_and_gradients(classifier(centres, Softmax()), embeddings, labels)[0] > 1).any()
-
-
-class Recorder(TorchDispatchMode):
-    """Notes the largest tensor that any operation gives, and how many matrix products ran."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.largest = 0
-        self.products = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.products += "mm" in func.__name__
-        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        self.largest = max([self.largest, *sizes])
-        return result
-
-
-@contextmanager
-def recorded() -> Iterator[Recorder]:
-    with Recorder() as recorder:
-        yield recorder
 
 
 def step(loss: Callable[[Tensor, Tensor], Tensor], term: Classifier, batch: int) -> Recorder:

@@ -16,7 +16,7 @@ from mobileface.losses.distill import projection
 from mobileface.losses.distill_logits import BLOCK, LogitDistillation, class_centres, soft_means
 from mobileface.losses.forward import Forward
 from mobileface.losses.streamed import CHUNK_BYTES
-from tests.losses.test_classifier import recorded
+from tests.losses.recorder import recorded
 from tests.strategies import examples
 
 

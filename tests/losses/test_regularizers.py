@@ -11,8 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mobileface.errors import InputError
 from mobileface.losses.centres import BLOCK_BYTES, Centres
@@ -20,6 +18,7 @@ from mobileface.losses.centres import nearest_centres as find_nearest
 from mobileface.losses.forward import Forward
 from mobileface.losses.margins import EPS
 from mobileface.losses.regularizers import CentreLoss, Inter, Intra
+from tests.losses.recorder import Recorder
 
 
 def problem(batch: int, classes: int, dim: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,20 +44,6 @@ def angles(embeddings: Tensor, own: Tensor) -> Tensor:
     x = embeddings / embeddings.norm(dim=1, keepdim=True)
     w = own / own.norm(dim=1, keepdim=True)
     return 2 * torch.atan2((x - w).norm(dim=1), (x + w).norm(dim=1))
-
-
-class Recorder(TorchDispatchMode):
-    """Notes the number of entries of the largest tensor that any operation gives."""
-
-    largest = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        self.largest = max([self.largest, *sizes])
-        return result
 
 
 # intra

@@ -89,7 +89,11 @@ def kind(table: type[BaseModel]) -> str:
 
 def test_every_loss_of_a_plan_is_explained() -> None:
     terms = [kind(table) for table in kinds(plan_terms.Term)]
-    made: list[dict[str, Any]] = [{"terms": list({"classification": 0, term: 0})} for term in terms]
+    views = {"degraded": "octuplet"}
+    poor = [{"views": views, "sampler": {"kind": "pk", "images": 2}, "terms": ["octuplet"]}]
+    poor += [{"views": views, "terms": [{"kind": "classification", "threshold": 0.2}, "contrastive"]}]
+    plain = [term for term in terms if term not in ("octuplet", "contrastive")]
+    made: list[dict[str, Any]] = [*poor, *({"terms": list({"classification": 0, term: 0})} for term in plain)]
     made += [{"terms": [{"kind": "triplet", "mining": mining}]} for mining in ("batch_hard", "semi_hard")]
     parts: list[dict[str, Any]] = [{"margin": kind(table)} for table in kinds(plan_terms.Margin)]
     parts += [{"negatives": kind(table)} for table in kinds(plan_terms.Negatives)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from mobileface.errors import InputError, NonFiniteError
 from mobileface.training import checkpoint
 from mobileface.training.plan_phases import Optimizer
 from mobileface.training.trainer import make_optimizer
+from tests.disks import mounted
 
 NANO = SEMobileFaceNet("nano", 4, (Stage(8, 4, 1, 2), Stage(8, 4, 1, 1)), 8, 8)
 STATE: dict[str, Any] = {"seen": 640, "best": 0.75, "skipped": ["\udcff<b>\n.jpg", "ä"], "none": None, "rate": 1 / 3}
@@ -142,17 +142,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("no right to mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    yield from mounted(tmp_path / "disk", "64k")
 
 
 def test_a_disk_that_is_really_full(tiny_disk: Path) -> None:

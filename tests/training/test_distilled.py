@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +29,7 @@ from mobileface.training.plan import parse_plan
 from mobileface.training.teaching import embed_view
 from mobileface.training.trainer import Trainer
 from mobileface.zoo import find_arch
+from tests.training.runs import assert_same_tensors, stop_at
 from tests.training.test_ranks import run_ranks
 
 MakeData = Callable[..., dict[str, Any]]
@@ -98,25 +98,8 @@ def terms_of_steps(run: Path) -> list[dict[str, float]]:
 
 
 def assert_same(run: Path, reference: Path) -> None:
-    for name in ("model", "checkpoints/best", "checkpoints/last", "phases/1-both/model"):
-        one, two = (load_file(folder / f"{name}.safetensors") for folder in (run, reference))
-        assert one.keys() == two.keys()
-        assert [key for key in one if not torch.equal(one[key], two[key])] == [], name
+    assert_same_tensors(run, reference, "model", "checkpoints/best", "checkpoints/last", "phases/1-both/model")
     assert terms_of_steps(run) == terms_of_steps(reference)
-
-
-def stop_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in the middle of step `step` (from 1) of the next training."""
-    original, calls = loop.step, 0
-
-    def stopped(*args: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(*args)
-
-    monkeypatch.setattr(loop, "step", stopped)
 
 
 Way = Callable[[], dict[str, Any]]
@@ -156,7 +139,7 @@ def test_a_stopped_training_ends_in_the_same_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
-        stop_at(step, patch)
+        stop_at(step, signal.SIGINT, patch)
         with pytest.raises(KeyboardInterrupt):
             train(data, tmp_path / "run", **ways[way]())
     train(data, tmp_path / "run", **ways[way]())
@@ -167,7 +150,7 @@ def test_another_teacher_does_not_go_on_with_the_run(
     data: dict[str, Any], targets: Targets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        stop_at(2, patch)
+        stop_at(2, signal.SIGINT, patch)
         with pytest.raises(KeyboardInterrupt):
             train(data, tmp_path / "run", targets, Means())
     flipped = Means()

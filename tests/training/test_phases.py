@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +19,7 @@ from mobileface.factory import find_plan_arch, open_faces
 from mobileface.losses.forward import Forward
 from mobileface.training import checkpoint, loop
 from mobileface.training.plan import parse_plan
+from tests.training.runs import assert_same_tensors, rows, stop_at
 
 MakeData = Callable[..., dict[str, Any]]
 
@@ -54,12 +53,6 @@ def train(data: dict[str, Any], run: Path) -> dict[str, Any]:
     plan = parse_plan(data, "x")
     run.mkdir(exist_ok=True, parents=True)
     return loop.train(plan, find_plan_arch(plan), run, open_faces(plan), None, Console(quiet=True), workers=0)
-
-
-def rows(run: Path, event: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    clock = ("seconds", "images_per_s")
-    return [{k: v for k, v in row.items() if k not in clock} for row in found if row["event"] == event]
 
 
 @pytest.fixture(scope="module")
@@ -121,17 +114,8 @@ def test_network_and_centres_start_from_the_best_weights_of_the_phase_before(
 def test_resume_is_exact_across_borders(
     step: int, ladder: dict[str, Any], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = loop.step, 0
-
-    def stopped(*args: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(*args)
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "step", stopped)
+        stop_at(step, signal.SIGINT, patch)
         with pytest.raises(KeyboardInterrupt):
             train(ladder, tmp_path / "run")
     train(ladder, tmp_path / "run")
@@ -169,10 +153,7 @@ def test_a_phase_border_that_was_cut_off_is_gone_over_again(
 
 def assert_same(run: Path, reference: Path) -> None:
     names = ["model", "checkpoints/best", "checkpoints/last", "phases/1-one/model", "phases/2-two/model"]
-    for name in names:
-        one, two = (load_file(folder / f"{name}.safetensors") for folder in (run, reference))
-        assert one.keys() == two.keys()
-        assert [key for key in one if not torch.equal(one[key], two[key])] == [], name
+    assert_same_tensors(run, reference, *names)
     for event in ("step", "validation", "phase"):
         assert rows(run, event) == rows(reference, event)
 

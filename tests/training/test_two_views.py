@@ -303,3 +303,24 @@ def test_arch_or_start(people: Path, make_plan_data: MakeData) -> None:
     data = make_plan_data(people, start="begin")
     with pytest.raises(InputError, match="give one of arch, or start"):
         parse_plan(data, "x")
+
+
+def test_a_momentum_encoder_begins_as_the_best_weights_of_the_phase_before(
+    people: Path, make_plan_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classification, contrastive = QGFACE["terms"]
+    data = make_plan_data(people, phase={"name": "one", "images": 48})
+    data["phases"].append({**QGFACE, "name": "two", "terms": [classification, {**contrastive, "queue": "momentum"}]})
+    go_on, begun = loop._next_phase, []
+
+    def went_on(trainer: Trainer, *rest: Any) -> None:
+        go_on(trainer, *rest)
+        term = trainer.terms["contrastive"]
+        assert isinstance(term, Contrastive)
+        assert isinstance(term.encoder, MomentumEncoder)
+        network = trainer.network.state_dict()
+        begun.append(all(torch.equal(t, network[name]) for name, t in term.encoder.copy.state_dict().items()))
+
+    monkeypatch.setattr(loop, "_next_phase", went_on)
+    train(data, tmp_path / "run")
+    assert begun == [True]

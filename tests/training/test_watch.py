@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,17 +23,16 @@ from mobileface.data.images import encode
 from mobileface.data.recordio import RecordFaces
 from mobileface.data.synthetic import sample, write_synthetic
 from mobileface.errors import InputError
-from mobileface.factory import find_plan_arch, open_faces
 from mobileface.losses.classifier import Classifier
 from mobileface.losses.margins import ArcFace
-from mobileface.training import checkpoint, loop
+from mobileface.training import checkpoint
 from mobileface.training import watch as watching
 from mobileface.training.plan import Plan
 from mobileface.training.watch import LADDERS, LEVELS, TRACKED, Watched, poor_pictures, probability, watch, watch_sample
+from tests.training.runs import train
 
 MakeFolder = Callable[..., Path]
 MakePlan = Callable[..., Plan]
-QUIET = Console(quiet=True)
 
 
 class Corners(nn.Module):
@@ -302,11 +300,6 @@ def test_a_factors_table_that_is_too_large(procedural: Path, monkeypatch: pytest
 
 
 # ---- in a training
-
-
-def train(plan: Plan, run: Path) -> None:
-    run.mkdir(exist_ok=True)
-    loop.train(plan, find_plan_arch(plan), run, open_faces(plan), None, QUIET, workers=0)
 
 
 def quality(run: Path) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from mobileface.understanding.norms import Crops
 from mobileface.understanding.page import render, scaling
 from mobileface.understanding.run import open_named, understand
 from mobileface.zoo import find_arch
-from tests.report.test_report import Page, assert_self_contained
+from tests.report.page import Page, assert_self_contained
 from tests.understanding.networks import SMALL, Sharpness, embedder, lgaf
 from tests.understanding.test_watched import row, write
 
@@ -133,7 +133,7 @@ def test_a_set_of_which_some_are_drawn(numbers: dict[str, Any]) -> None:
     gradients = {**numbers["gradients"], "panels": {"Softmax": numbers["gradients"]["panels"]["Softmax"]}}
     data = {**numbers["data"], "whole": 1000}
     shown = {**numbers, "gradients": gradients, "data": data, "runs": [{**run, "watched": None}]}
-    text = render(shown, Crops("faces", crop, ["a"], 1000, 1, ""), [[crop]])
+    text = render(shown, Crops("faces", crop, ["a"], 1000, 1, ""), [[crop]], None)
     assert "29 faces of" in text
     assert ", drawn at random from its 1000 (1 images" in text
 
