@@ -127,14 +127,15 @@ def apply(
     image: Image,
     steps: Sequence[Step],
     rng: np.random.Generator,
-    of_batch: Callable[[], np.random.Generator] | None = None,
+    of_batch: Callable[[int], np.random.Generator] | None = None,
 ) -> Image:
     """Run `steps` in order; one uniform draw decides on each of them. `image` itself is never written to.
 
-    of_batch: makes a generator that is the same for every image of a batch: steps with `per: batch` draw from one.
+    of_batch: makes the generator of a step's number that is the same for every image of a batch: steps with
+    `per: batch` draw from it.
     """
-    for (name, p, strength), draw in zip(steps, rng.random(len(steps)), strict=True):
-        shared = of_batch() if of_batch is not None and strength.get("per") == "batch" else None
+    for number, ((name, p, strength), draw) in enumerate(zip(steps, rng.random(len(steps)), strict=True)):
+        shared = of_batch(number) if of_batch is not None and strength.get("per") == "batch" else None
         if (draw if shared is None else shared.random()) < p:
             image = OPERATIONS[name](image, rng if shared is None else shared, **strength)
     return image

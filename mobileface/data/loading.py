@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import cv2
@@ -22,6 +21,7 @@ from mobileface.data.samplers import Sampler
 from mobileface.errors import InputError, MobileFaceError
 
 SAMPLER_STREAM, AUGMENT_STREAM, DEGRADE_STREAM, BATCH_STREAM = 1, 2, 4, 5
+MOST_STEPS = 1 << 10  # of a view
 Steps = Sequence[tuple[str, float, dict[str, Any]]]
 
 
@@ -82,14 +82,18 @@ class FaceStream(torch.utils.data.Dataset[Batch]):
         skipped: list[str] = []
         for row, position in enumerate(positions):
             image, index[row] = self._load(position, skipped)
-            of_batch = partial(generator, self.batch_seed, position // self.batch)
             if self.steps:
-                image = apply(image, self.steps, generator(self.augment_seed, position), of_batch)
+                image = apply(image, self.steps, generator(self.augment_seed, position), self._of_batch(position, 0))
             views[0, row] = image
             if self.degraded is not None:
-                views[1, row] = apply(image, self.degraded, generator(self.degrade_seed, position), of_batch)
+                rng = generator(self.degrade_seed, position)
+                views[1, row] = apply(image, self.degraded, rng, self._of_batch(position, 1))
         images, *degraded = torch.from_numpy(views).unbind(0)
         return Batch(images, torch.from_numpy(index), skipped, tuple(degraded))
+
+    def _of_batch(self, position: int, view: int) -> Callable[[int], np.random.Generator]:
+        """The generators of a view's steps that all images of the position's batch share."""
+        return lambda step: generator(self.batch_seed, ((position // self.batch) * 2 + view) * MOST_STEPS + step)
 
     def _load(self, position: int, skipped: list[str]) -> tuple[NDArray[np.uint8], int]:
         """The image at `position`, or the first good one behind it in the set's own order."""

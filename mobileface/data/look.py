@@ -52,7 +52,10 @@ def look(
         clean = [apply(crop, steps, generator(seed, draw)) for draw in draws]
         cells += [(f"draw {n}", image) for n, image in enumerate(clean, 1)]
         if degraded:
-            poor = [apply(image, degraded, generator(seed, ~draw)) for image, draw in zip(clean, draws, strict=True)]
+            poor = [
+                apply(image, degraded, generator(seed ^ (1 << 63), draw))
+                for image, draw in zip(clean, draws, strict=True)
+            ]
             cells += [(f"degraded {n}", image) for n, image in enumerate(poor, 1)]
         rows.append((faces.key(i), [Cell(n * SIZE, image, text) for n, (text, image) in enumerate(cells)]))
     if not rows:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mobileface.distributed import gather, rank, sum_over_ranks
 from mobileface.errors import InputError, nearest
 from mobileface.losses.forward import Forward
-from mobileface.losses.triplet import DISTANCES, triplet_values
+from mobileface.losses.triplet import DISTANCES, Margin, triplet_values
 
 # equations 7-10: view of the anchor, view of its positive and its negative; h is clean, l is degraded
 TERMS = {"hhh": ("h", "h"), "hll": ("h", "l"), "lhh": ("l", "h"), "lll": ("l", "l")}
@@ -69,10 +69,10 @@ class Octuplet(nn.Module):
         return torch.stack(values).sum(0), weights
 
     @torch.no_grad()
-    def _margin(self, forward: Forward) -> Tensor:
-        """The margin of this batch, a scalar."""
-        norms = torch.cat([forward.norms(view) for view in self.views.values()])
+    def _margin(self, forward: Forward) -> Margin:
+        """The margin of this batch."""
         if not self.relative:
-            return norms.new_tensor(self.margin)
+            return self.margin
+        norms = torch.cat([forward.norms(view) for view in self.views.values()])
         count = sum_over_ranks(norms.new_tensor(float(len(norms))))
         return self.margin * sum_over_ranks(norms.sum()) / count

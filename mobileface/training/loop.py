@@ -37,7 +37,7 @@ from mobileface.training.device import enough_memory, mean_buffers
 from mobileface.training.interrupt import Interrupt
 from mobileface.training.plan import Plan
 from mobileface.training.plan_phases import Phase, losses
-from mobileface.training.plan_terms import Classification
+from mobileface.training.plan_terms import Classification, Contrastive
 from mobileface.training.progress import Progress
 from mobileface.training.runlog import RunLog
 from mobileface.training.schedule import learning_rate
@@ -167,7 +167,11 @@ def _next_phase(trainer: Trainer, log: RunLog | None, tensors: dict[str, Tensor]
     trainer.network.load_state_dict(checkpoint.part(tensors, "network."))  # a momentum encoder begins as its copy
     trainer.begin_phase(state.phase + 1)
     margins = [_margin(trainer.plan.phases[number]) for number in (state.phase, state.phase + 1)]
-    other = () if margins[0] == margins[1] else ("classification.margin.",)  # statistics of another quality
+    other: tuple[str, ...] = (
+        () if margins[0] == margins[1] else ("classification.margin.",)
+    )  # statistics of another quality
+    queues = [_queue(trainer.plan.phases[number]) for number in (state.phase, state.phase + 1)]
+    other += () if queues[0] == queues[1] else ("contrastive.queue.",)  # features of another encoder
     checkpoint.start_from(tensors, trainer.network, trainer.terms, other)
     state.phase, state.before, state.seen = state.phase + 1, state.before + state.seen, 0
     state.best, state.stale = None, 0
@@ -180,6 +184,11 @@ def _margin(phase: Phase) -> tuple[str, str]:
     """The kind of the phase's margin and what it reads as quality."""
     margin = next((term.margin for term in phase.terms if isinstance(term, Classification)), None)
     return getattr(margin, "kind", ""), getattr(margin, "quality", "")
+
+
+def _queue(phase: Phase) -> str:
+    """The kind of the phase's queue."""
+    return next((term.queue for term in phase.terms if isinstance(term, Contrastive)), "")
 
 
 def _until_stopped(loader: Iterator[Batch], interrupt: Interrupt) -> Iterator[Batch]:
@@ -211,7 +220,7 @@ def step(trainer: Trainer, parts: Sequence[Batch], rate: float) -> dict[str, Any
     mean = torch.stack(values).mean(0).double()
     total = sum_over_ranks(torch.stack(shares).mean().double())
     numbers = torch.stack([total, norm.double(), *mean])
-    whole, length, *each = numbers.tolist()  # the only wait for a GPU in a step of one process
+    whole, length, *each = numbers.tolist()  # but for triplets, the only wait for a GPU in a step of one process
     terms = dict(zip(found, each, strict=True))
     if not np.isfinite([whole, length]).all():
         raise NonFiniteError(_blame(trainer, parts, embeddings, terms))
@@ -241,7 +250,7 @@ def _gradients_meet(trainer: Trainer, last: bool) -> Any:
 def _sum_and_measure_gradients(trainer: Trainer) -> Tensor:
     """Sum the terms' gradients over ranks (the centres' are whole already); the norm of all of them."""
     cut = checkpoint.cut_over_ranks(trainer.terms)
-    common = [p for p in trainer.terms.parameters() if p not in cut]
+    common = [p for p in trainer.terms.parameters() if p.requires_grad and p not in cut]
     sum_gradients(common)
     whole = [p.grad for p in [*trainer.network.parameters(), *common] if p.grad is not None]
     parts = [p.grad for p in cut if p.grad is not None]

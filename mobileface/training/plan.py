@@ -100,7 +100,7 @@ class Contract(Table):
 class Teacher(Table):
     """An embedder to learn from: an ONNX file (with its contract) or a run folder.
 
-    online: it embeds in every step what the student sees, augmented; else each clean crop and its flip, once.
+    online: it embeds in every step the clean view, augmented as it is; else each clean crop and its flip, once.
     """
 
     model: str

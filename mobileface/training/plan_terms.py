@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mobileface.training.plan_table import NameAlone, Table
 
@@ -125,6 +125,13 @@ class Balance(Table):
     beta: float = Field(0.9999, ge=0, lt=1)
 
 
+def _once(values: list[str]) -> list[str]:
+    """Each may stand once."""
+    if len(set(values)) != len(values):
+        raise ValueError(f"{', '.join(values)}: each may stand once")
+    return values
+
+
 class Classification(Table):
     """Cross-entropy over all training identities, margin on the own class. Samples of all its views, where their
     quality is above the threshold."""
@@ -136,7 +143,7 @@ class Classification(Table):
     negatives: Negatives = Plain(kind="plain")
     balance: Balance = Balance(beta=0)
     sample: float = Field(1.0, gt=0, le=1, description="share of the classes that a step sees (partial FC)")
-    views: list[View] = Field(["clean"], min_length=1, max_length=2)
+    views: Annotated[list[View], AfterValidator(_once)] = Field(["clean"], min_length=1)
     threshold: Threshold = "none"
 
 
@@ -185,7 +192,9 @@ class Octuplet(Table):
     margin: float = Field(25.0, gt=0)
     relative: bool = False
     normalised: bool = False
-    terms: list[Literal["hhh", "hll", "lhh", "lll"]] = Field(["hhh", "hll", "lhh", "lll"], min_length=1)
+    terms: Annotated[list[Literal["hhh", "hll", "lhh", "lll"]], AfterValidator(_once)] = Field(
+        ["hhh", "hll", "lhh", "lll"], min_length=1
+    )
 
     @model_validator(mode="after")
     def _has_norms(self) -> Octuplet:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from mobileface.training.plan_table import NameAlone, Probability, Table
 
@@ -62,7 +62,18 @@ class CropPaste(Table):
     ratio: float = Field(4 / 3, ge=1, le=10)
 
 
-class LowResolution(Table):
+class Range(Table):
+    """A strength drawn from `least`..`most`."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        least, most = getattr(self, "least"), getattr(self, "most")  # noqa: B009
+        if least > most:
+            raise ValueError(f"least {least:g} is above most {most:g}")
+        return self
+
+
+class LowResolution(Range):
     """Side shrunk to `least`..`most` of itself and enlarged. AdaFace: 0.2..1, and lanczos4 among the interpolations."""
 
     kind: Literal["low_resolution"]
@@ -92,7 +103,7 @@ class Resolution(Table):
     per: Literal["batch", "image"] = "batch"
 
 
-class Jpeg(Table):
+class Jpeg(Range):
     """Artefacts of a JPEG file of quality `least`..`most`."""
 
     kind: Literal["jpeg"]
@@ -101,7 +112,7 @@ class Jpeg(Table):
     most: int = Field(75, ge=1, le=100)
 
 
-class MotionBlur(Table):
+class MotionBlur(Range):
     """The mean along a straight path of `least`..`most` px."""
 
     kind: Literal["motion_blur"]

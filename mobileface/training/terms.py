@@ -142,7 +142,8 @@ def memory_line(phase: Phase, num_classes: int, dim: int, teacher_dim: int | Non
         needed["second gradient"] = needed["gradient"]  # until it is added to the first
     for term in phase.terms:
         if isinstance(term, ContrastivePlan) and term.queue != "batch":
-            needed["queue"] = 4 * dim * (term.size or num_classes) * (2 if term.queue == "proxy" else 1)
+            copies = 7 if term.queue == "proxy" else 3  # what is kept, and what a step makes of it
+            needed["queue"] = 4 * dim * (term.size or num_classes) * copies
     if "centre" in kinds:
         needed["centre loss"] = 4 * 4 * dim * num_classes  # on every rank; gradient and optimizer as well
     if sum(needed.values()) < SAY_MEMORY_FROM:

@@ -115,6 +115,12 @@ class Trainer:
         try:
             sampler = SAMPLERS[phase.sampler.kind](self.split.train, self.split.classes, phase.batch, key, **settings)
             sampler.check_parts(rounds * world_size())
+            lonely = getattr(sampler, "short", 0) if any(term.kind == "octuplet" for term in phase.terms) else 0
+            if lonely:
+                raise InputError(
+                    f"octuplet: {lonely} identities have fewer images than a batch takes of each; wanted "
+                    "data.min_images: 2, or more"
+                )
         except InputError as error:
             raise InputError(f"phase {phase.name}: {error}") from None
         return sampler

@@ -20,8 +20,8 @@ def embed(trainer: Trainer, batch: Batch, seed: int) -> tuple[Forward, Tensor]:
 
     All views go through the network in one pass, so batch norms see them together. Dropout draws from `seed`.
     """
-    images = torch.cat([batch.images, *batch.degraded]) if batch.degraded else batch.images
-    pixels = images.to(trainer.device, non_blocking=True).permute(0, 3, 1, 2).float()
+    views = [view.to(trainer.device, non_blocking=True) for view in (batch.images, *batch.degraded)]
+    pixels = (torch.cat(views) if len(views) > 1 else views[0]).permute(0, 3, 1, 2).float()
     labels, teacher, scores = _rows(trainer, batch)  # before the network: a GPU is not waited for
     with autocast(trainer.device, trainer.precision):
         torch.manual_seed(seed)  # dropout draws from torch's own generator
@@ -31,8 +31,8 @@ def embed(trainer: Trainer, batch: Batch, seed: int) -> tuple[Forward, Tensor]:
         with autocast(trainer.device, trainer.precision):
             teacher = embed_view(trainer.online, batch.images, clean)
     names = ("clean", "degraded")[: len(embedded) // len(batch.images)]
-    views = dict(zip(names, embedded.float().split(len(batch.images)), strict=True))
-    return Forward(views, labels, teacher, scores, _momentum(trainer, clean)), embedded
+    embeddings = dict(zip(names, embedded.float().split(len(batch.images)), strict=True))
+    return Forward(embeddings, labels, teacher, scores, _momentum(trainer, clean)), embedded
 
 
 def _rows(trainer: Trainer, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:

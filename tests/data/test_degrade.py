@@ -132,7 +132,7 @@ def test_a_resized_crop_is_its_rectangle_enlarged(image: Pixels) -> None:
 @pytest.mark.parametrize("name", NAMED)
 def test_named_sets_make_a_degraded_view(image: Pixels, name: str) -> None:
     view = steps(Views.model_validate({"degraded": name}).degraded or ())
-    made = apply(image, view, generator(0, 1), lambda: generator(1, 1))
+    made = apply(image, view, generator(0, 1), lambda step: generator(1, step))
     assert (made.shape, made.dtype) == ((112, 112, 3), np.uint8)
 
 
@@ -154,7 +154,7 @@ def test_steps_of_a_batch_draw_alike_for_all_its_images(image: Pixels) -> None:
     step: list[Any] = [("resolution", 0.5, {"sides": list(range(5, 60)), "per": "batch"})]
     for batch in range(20):
         made = {
-            apply(image, step, generator(0, position), lambda: generator(7, batch)).tobytes()  # noqa: B023
+            apply(image, step, generator(0, position), lambda step: generator(7, batch)).tobytes()  # noqa: B023
             for position in range(5)
         }
         assert len(made) == 1

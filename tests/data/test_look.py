@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mobileface.cli import main
 from mobileface.data.augment import OPERATIONS, Step, apply, generator
 from mobileface.data.blends import BlendedFaces
+from mobileface.data.degrade import at_side
 from mobileface.data.faceset import FaceSet, split_identities
 from mobileface.data.folder import FolderFaces
 from mobileface.data.images import decode
@@ -46,6 +47,15 @@ def test_a_row_shows_the_crop_each_step_alone_and_draws_of_all(shared_faces: Pat
         for draw in range(DRAWS):
             wanted = apply(crop, STEPS, generator(3, i * DRAWS + draw))
             np.testing.assert_array_equal(cell(sheet, row, 4 + draw), wanted)
+
+
+def test_the_degraded_view_is_made_of_the_draws(shared_faces: Path) -> None:
+    faces = FaceSet([FolderFaces(shared_faces)])
+    poor: list[Step] = [("resolution", 1.0, {"sides": [7], "per": "batch"})]
+    sheet = look(faces, np.arange(30), STEPS, seed=3, images=2, degraded=poor)
+    assert sheet.shape[1] == (1 + 3 + 1 + 2 * DRAWS) * 112
+    for draw in range(DRAWS):
+        np.testing.assert_array_equal(cell(sheet, 0, 5 + DRAWS + draw), at_side(cell(sheet, 0, 5 + draw), 7))
 
 
 def test_bad_images_are_left_out(tmp_path: Path, make_folder: MakeFolder) -> None:

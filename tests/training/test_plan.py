@@ -56,7 +56,13 @@ def test_every_key_of_the_full_plan_is_read() -> None:
     tables_of_the_plan = {type(part).__name__ for part in _models(parse_plan(FULL, "x"))}
     every = {cls.__name__ for cls in _subclasses(plans.Table)}
     margins = {"Softmax", "ArcFace", "CosFace", "SphereFace", "MagFace", "AdaFace"}  # of which one was taken
-    assert every - tables_of_the_plan == margins | {"Plain", "Curricular", "PlainSampler", "ClassUniformSampler"}
+    assert every - tables_of_the_plan == margins | {
+        "Range",
+        "Plain",
+        "Curricular",
+        "PlainSampler",
+        "ClassUniformSampler",
+    }
 
 
 def _models(value: Any) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,8 @@ def test_octuplets_bring_poor_images_nearer_to_good_ones(make_plan_data: MakeDat
         ({"terms": ["contrastive"]}, "terms: contrastive reads the centres of a classification term"),
         ({"views": {"clean": [], "degraded": "blurry"}}, "'blurry' is no set of steps here; wanted a list, or one of"),
         ({"terms": [{"kind": "octuplet", "relative": True, "normalised": True}]}, "relative multiplies by the norms"),
+        ({"terms": [{"kind": "octuplet", "terms": ["hhh", "hhh"]}]}, "hhh, hhh: each may stand once"),
+        ({"views": {"clean": [], "degraded": [{"kind": "jpeg", "least": 80}]}}, "least 80 is above most 75"),
     ],
 )
 def test_plans_that_contradict_themselves(
@@ -324,3 +327,27 @@ def test_a_momentum_encoder_begins_as_the_best_weights_of_the_phase_before(
     monkeypatch.setattr(loop, "_next_phase", went_on)
     train(data, tmp_path / "run")
     assert begun == [True]
+
+
+def test_identities_with_one_image_are_no_octuplets(people: Path, make_plan_data: MakeData, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "faces"
+    shutil.copytree(people, folder)
+    for path in sorted((folder / "person-3").iterdir())[1:]:
+        path.unlink()
+    data = make_plan_data(folder, phase=OCTUPLET, data={"validate": {"identities": 0}})
+    with pytest.raises(InputError, match=r"octuplet: 1 identities have fewer .*; wanted data\.min_images: 2"):
+        train(data, tmp_path / "run")
+
+
+def test_a_queue_of_another_kind_is_not_taken_over(people: Path, make_plan_data: MakeData, tmp_path: Path) -> None:
+    """A phase with a momentum queue, then one with a proxy queue: that begins empty."""
+    classification, contrastive = QGFACE["terms"]
+    phases = [
+        {**QGFACE, "name": q, "terms": [classification, {**contrastive, "queue": q}]} for q in ("momentum", "proxy")
+    ]
+    data = make_plan_data(people, phase=phases[0])
+    data["phases"].append({**phases[1], "images": 8})
+    train(data, tmp_path / "run")
+    last = load_file(tmp_path / "run/checkpoints/last.safetensors")
+    labels, proxies = (last[f"terms.contrastive.queue.{name}"] for name in ("labels", "proxies"))
+    assert (proxies.any(1) == (labels >= 0)).all()
