@@ -38,14 +38,16 @@ def _what_counts(plan: Plan) -> Plan:
 
 
 def _difference(before: str, now: str) -> str:
-    """The first line in which two plans differ."""
-    pairs = zip(_flat(yaml.safe_load(before)), _flat(yaml.safe_load(now)), strict=False)
-    return next((f"{old} there, {new} here" for old, new in pairs if old != new), "a shorter or longer one")
+    """The first key in which two plans differ, and how many more there are."""
+    old, new = _flat(yaml.safe_load(before)), _flat(yaml.safe_load(now))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    first = f"{keys[0]}={old.get(keys[0], 'not set')} there, {keys[0]}={new.get(keys[0], 'not set')} here"
+    return first if len(keys) == 1 else f"{first}, and {len(keys) - 1} more"
 
 
-def _flat(value: Any, key: str = "") -> list[str]:
-    if isinstance(value, dict):
-        return [line for k, v in value.items() for line in _flat(v, f"{key}.{k}" if key else str(k))]
-    if isinstance(value, list):
-        return [line for i, v in enumerate(value) for line in _flat(v, f"{key}.{i}")]
-    return [f"{key}={value}"]
+def _flat(value: Any, key: str = "") -> dict[str, str]:
+    """Key by key, the ways down joined by dots."""
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        return {name: text for k, v in inner for name, text in _flat(v, f"{key}.{k}" if key else str(k)).items()}
+    return {key: str(value)}
