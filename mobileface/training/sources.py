@@ -23,6 +23,7 @@ from mobileface.data.synthetic import write_synthetic
 from mobileface.embedders.contract import Embedder, InputContract
 from mobileface.embedders.network import NetworkEmbedder
 from mobileface.embedders.opening import open_embedder
+from mobileface.errors import InputError
 from mobileface.files import cache_folder
 from mobileface.training.plan import Plan, Source, Synthetic, Teacher
 
@@ -39,9 +40,16 @@ def data_root(plan: Plan) -> Path:
 
 
 def start_folder(plan: Plan) -> Path:
-    """The run folder that the plan begins with."""
+    """The run folder that the plan begins with. InputError where it is none."""
     assert plan.start is not None
-    return data_root(plan) / plan.start
+    folder = data_root(plan) / plan.start
+    for name in ("arch.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"start: {folder}: holds no {name}; wanted a run folder, of a training or of mobileface import, as an "
+                "absolute path or one inside data.root (--data)"
+            )
+    return folder
 
 
 def write_synthetic_once(wanted: Synthetic, root: Path, console: Console) -> None:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from mobileface.embedders.contract import InputContract
+from mobileface.errors import InputError
+from mobileface.factory import find_plan_arch
 from mobileface.training import sources
 from mobileface.training.plan import parse_plan
 
@@ -71,3 +73,14 @@ def test_ranks_on_one_machine_share_its_cores(
         monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
     sources.open_teacher(sources.Teacher(model=model, online=online), Path())
     assert given == [threads]
+
+
+def test_a_start_that_is_no_run_folder(
+    shared_faces: Path, make_plan_data: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    data = make_plan_data(shared_faces, start="nowhere")
+    del data["arch"]
+    with pytest.raises(
+        InputError, match=r"^start: .*nowhere: holds no arch\.json; wanted a run folder, .* inside data"
+    ):
+        find_plan_arch(parse_plan(data, "x"))
