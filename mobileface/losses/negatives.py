@@ -32,8 +32,7 @@ class Negatives(nn.Module):
 
 
 def _where_hard(values: Tensor, cos: Tensor, target: Tensor) -> Tensor:
-    """`values` where cos > target, else 0: torch.where, whose masks torch does not vectorise on a CPU, ten times as
-    fast."""
+    """`values` where cos > target, else 0: torch.where, whose masks torch does not vectorise on a CPU."""
     return torch.ops.aten.threshold_backward(values, cos - target, 0)
 
 

@@ -1,6 +1,6 @@
 """Layers whose backward pass torch does slowly on a CPU, by other operations: the same functions, gradients and names.
 
-Measured by benchmarks/train_speed.py; on a GPU, in eval mode and in exports these are torch's own layers.
+On a GPU, in eval mode and in exports these are torch's own layers.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def pick_device() -> torch.device:
 
 def keep_freed_memory() -> None:
     """Have glibc keep what torch frees on a CPU for the next step. By default it gives every map of activations back
-    to the system, and taking it anew, page by page, costs a fifth of a step. Nothing happens with another allocator."""
+    to the system, and takes it anew page by page. Nothing happens with another allocator."""
     with suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in MALLOC.items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,20 @@ def stop_at(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return original(*args)
 
     monkeypatch.setattr(loop, "step", stopped)
+
+
+@contextmanager
+def breaking_off(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The training inside is broken off before its step `step` (from 1), and saves nothing more."""
+    original, calls = loop.step, 0
+
+    def broken(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "step", broken)
+        yield

@@ -19,6 +19,7 @@ from mobileface.training import loop
 from mobileface.training.plan_phases import Optimizer
 from mobileface.training.trainer import make_optimizer
 from mobileface.zoo import ZOO
+from tests.training.runs import breaking_off
 
 MEAN = "lgf.local_quality.statistics.mean"
 
@@ -61,20 +62,9 @@ def test_an_lgaf_trains_and_goes_on_exactly_where_it_was_stopped(
         loop.train(plan, arch, run, open_faces(plan), None, Console(quiet=True), workers=0)
         return run
 
-    whole, step = train("whole"), loop.step
-    calls = 0
-
-    def stopped(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            raise KeyboardInterrupt
-        return step(*arguments)
-
-    monkeypatch.setattr(loop, "step", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    whole = train("whole")
+    with breaking_off(4, monkeypatch):
         train("stopped")
-    monkeypatch.setattr(loop, "step", step)
     again = load_file(train("stopped") / "checkpoints" / "last.safetensors")
     once = load_file(whole / "checkpoints" / "last.safetensors")
     assert once.keys() == again.keys()
