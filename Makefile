@@ -6,7 +6,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 .PHONY: demo dev test check clean
 
-demo: .venv/.onnx
+demo: .venv/.export
 	$(BIN)/mobileface make recipes/demo.yaml --out runs/demo
 
 dev: .venv/.dev
@@ -27,8 +27,8 @@ clean:
 	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 # A CPU build of torch is enough; README.md says how to choose one.
-.venv/.onnx: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -e '.[onnx]'
+.venv/.export: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[export]'
 	touch $@
 
 .venv/.dev: pyproject.toml | .venv/bin/python

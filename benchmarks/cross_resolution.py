@@ -7,8 +7,8 @@ seed, the same with single terms (the paper's Table 4), other margins (its Fig. 
 that holds clean embeddings near their old place (the paper's own loss). Each is judged on LFW with the second image of
 each pair at 7, 14, 28, 56 and 112 px, and with both.
 
-15 runs, laid out for two to three hours on two cores with bf16. A run that is in DIR is not made again; the result file
-is written behind each.
+15 runs, laid out for an hour to an hour and a half on two cores with bf16. A run that is in DIR is not made again; the
+result file is written behind each.
 """
 
 from __future__ import annotations

@@ -4,9 +4,11 @@
 
 Table I: `baseline` (AdaFace, flips only), `A` (AdaFace's augmentation), `B` (A, poor images not classified), `C`
 (QGFace with AdaFace's augmentation), `D` (QGFace's augmentation, AdaFace's loss on both views) and `E` (QGFace,
-recipes/qgface-small.yaml). Table II: E without the contrastive term, with the batch in the queue's place, with a
-momentum queue. Table III: E with other thresholds and with none. All from scratch, on as many images. Judged on LFW and
-on CFP-FP's folds 9-10, as they are, with both images at 14 px, and with the second one at 14 px.
+recipes/qgface-small.yaml). `baseline`, `A` and `B` embed one view of an image, all others two, so these see twice as
+many pictures of as many images and take about twice the time. Table II: E without the contrastive term, with the batch
+in the queue's place, with a momentum queue. Table III: E with other thresholds and with none. All from scratch, on as
+many images. Judged on LFW and on CFP-FP's folds 9-10, as they are, with both images at 14 px, and with the second one
+at 14 px.
 
 36 runs, together under two hours on two cores. A run that is in DIR is not made again; the result file is written
 behind each.

@@ -50,15 +50,21 @@ def speed(results: Callable[[str], Result | None]) -> list[list[str]]:
         rows.append(
             ["costliest loss, of ArcFace's step of `lfrc-step5`", extra, f"at most {losses['limit_percent']:.0f} %"]
         )
+    if found := results("two_views"):
+        shown = f"{max(row['ratio'] for row in found['rows']):.2f} times"
+        limit = max(row["limit"] for row in found["rows"])
+        rows.append(["a step on two views, over one", shown, f"at most {limit:.1f} times"])
     if found := results("train_speed_cpu"):
         for arch in ("lfrc-step5", "mobilefacenet"):
             ratio = found["against_plain"].get(arch, {}).values()
             shown = f"{max(ratio):.2f} times the images" if ratio else "not run"
             rows.append([f"training `{arch}`, two cores, over plain fp32", shown, "2.0 times"])
-    if found := results("onnx_prelu"):
+    if found := results("onnx_forms"):
         for row in found["rows"]:
-            ratio = f"{row['ratio_median']:.2f} of the time"
-            rows.append([f"ONNX `{row['arch']}`, PReLU rewritten, one thread", ratio, "at most 0.6"])
+            name = f"ONNX `{row['arch']}`, {row['activation']}"
+            if row["shipped"] != "plain":
+                rows.append([f"{name} rewritten, fp32", f"{row['fp32_over_plain']:.2f} of the time", "at most 0.55"])
+            rows.append([f"{name}, int8 over fp32", f"{row['int8_over_fp32']:.2f} of the time", "at most 0.75"])
     return rows
 
 
@@ -111,6 +117,31 @@ def adaface(results: Callable[[str], Result | None]) -> list[list[str]]:
     return rows
 
 
+def cross_resolution(results: Callable[[str], Result | None]) -> list[list[str]]:
+    """LFW with the second image shrunk: the student before, and fine-tuned in each way."""
+    sides = (7, 14, 28, 56, 112)
+    rows = [["what", *(f"{side} px" for side in sides), "mean", "runs"]]
+    if found := results("cross_resolution"):
+        before = found["before"]
+        each = [f"{100 * before['cross'][str(side)]:.2f} %" for side in sides]
+        rows.append(["the student before", *each, f"{100 * before['mean_cross']:.2f} %", "1"])
+        for way, reached in found["summary"].items():
+            each = [f"{100 * reached[f'cross_{side}']:.2f} %" for side in sides]
+            mean = _percent(reached["mean_cross_mean"], reached["mean_cross_std"])
+            rows.append([_OCTUPLETS.get(way, way), *each, mean, str(reached["runs"])])
+    return rows
+
+
+def qgface(results: Callable[[str], Result | None]) -> list[list[str]]:
+    """QGFace's settings: mean and deviation over seeds, images as they are and poor."""
+    names = [f"{name}_{kind}" for name in ("lfw", "cfp_fp") for kind in ("clean", "same", "cross")]
+    rows = [["setting", "LFW", "both poor", "one poor", "CFP-FP, folds 9-10", "both poor", "one poor", "runs"]]
+    for setting, found in (results("qgface") or {"summary": {}})["summary"].items():
+        shown = [_percent(found[f"{name}_mean"], found[f"{name}_std"]) for name in names]
+        rows.append([_SETTINGS.get(setting, setting), *shown, str(found["runs"])])
+    return rows
+
+
 def _percent(mean: float, deviation: float | None) -> str:
     return f"{100 * mean:.2f} ± {'–' if deviation is None else f'{100 * deviation:.2f}'} %"
 
@@ -118,6 +149,19 @@ def _percent(mean: float, deviation: float | None) -> str:
 _LOSSES = {"arcface": "ArcFace", "curricular": "CurricularFace", "adaface": "AdaFace"}
 _TEACHING = {"scratch": "classification, no teacher", "mixed": "the recipe's own mix"}
 _WAYS = {"arcface": "ArcFace alone", "all": "all losses from the start", "ladder": "the ladder"}
+_OCTUPLETS = {
+    "octuplet": "the recipe",
+    "no octuplet": "no octuplets, poor images taught",
+    "nothing held": "octuplets alone",
+}
+_SETTINGS = {
+    "baseline": "AdaFace, one view",
+    "A": "A: its augmentation",
+    "B": "B: A, poor images left out",
+    "C": "C: QGFace, A's augmentation",
+    "D": "D: AdaFace, two views",
+    "E": "E: QGFace",
+}
 _MODELS = {"teacher": "teacher", "distill_real": "student, 188.5 MFLOPs"}
 TABLES: dict[str, Callable[[Callable[[str], Result | None]], list[list[str]]]] = {
     "speed": speed,
@@ -126,6 +170,8 @@ TABLES: dict[str, Callable[[Callable[[str], Result | None]], list[list[str]]]] =
     "ladder": ladder,
     "distillation": distillation,
     "adaface": adaface,
+    "cross_resolution": cross_resolution,
+    "qgface": qgface,
 }
 
 

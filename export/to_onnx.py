@@ -2,74 +2,68 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from export.prelu import rewrite_prelu
+from export.activations import rewrite_activations
+from export.deployed import LEAST_NORM, Deployed
+from export.int8 import Int8
+from export.onnx_fp16 import halve
+from export.onnx_int8 import quantise
 from mobileface.arch import INPUT_SIZE
 from mobileface.embedders.contract import InputContract
-from mobileface.embedders.onnx import CONTRACT_KEY, OnnxEmbedder
+from mobileface.embedders.onnx import CONTRACT_KEY
 from mobileface.errors import CheckFailed, InputError
 from mobileface.files import atomic_path
 from mobileface.models.fuse import fuse
 
 OPSET = 20
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
-LEAST_NORM = 1e-12  # as torch.nn.functional.normalize: a zero embedding stays zero instead of becoming NaN
+SCOPES = "pkg.torch.onnx.name_scopes"  # where the tracer notes which modules a node comes from
 UNIT = 1e-4  # how far an embedding's length may be from 1
 
 
-class Deployed(nn.Module):
-    """What an exported file computes: pixels (B, 3, 112, 112), float RGB 0..255 -> embedding, quality.
+def export_onnx(
+    network: nn.Module, path: Path, metadata: dict[str, str], precision: str = "fp32", int8: Int8 | None = None
+) -> None:
+    """Write `network` (float RGB pixels 0..255 -> raw embeddings) to `path`, in fp32, fp16 or (with `int8`) int8.
 
-    embedding (B, D) has unit length; quality (B,) is the norm before normalisation, so that their product is
-    the raw embedding. A zero embedding stays zero, with quality 0.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
-        """`input` is the graph's name for the pixels."""
-        raw = self.network(input)
-        norm = torch.linalg.vector_norm(raw, dim=1, keepdim=True)
-        return raw / norm.clamp_min(LEAST_NORM), norm.squeeze(1)
-
-
-def export_onnx(network: nn.Module, path: Path, metadata: dict[str, str]) -> OnnxEmbedder:
-    """Write `network` (float RGB pixels 0..255 -> raw embeddings) to `path` and open what was written.
-
-    Batch norms are folded and PReLU is rewritten in a copy; the batch dimension is free. `metadata` goes into
+    Batch norms are folded and activations are rewritten in a copy; the batch dimension is free. `metadata` goes into
     the file's metadata_props, with our input contract under `mobileface.contract` unless it says otherwise.
-    The file is written whole or not at all. InputError for slopes that are not finite and where the packages
-    for ONNX are missing, CheckFailed if the file's outputs are not what `Deployed` says.
+    The file is written whole or not at all. InputError for slopes that are not finite, for layers to keep that are not
+    there and for int8 without crops, CheckFailed if the file's outputs are not what `Deployed` says.
     """
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise InputError(f"{path}: {missing[0]} is missing, wanted: pip install 'mobileface[onnx]'")
-    prepared = rewrite_prelu(fuse(network)).to("cpu", torch.float32)
+    if (precision == "int8") != (int8 is not None):
+        raise InputError(f"{path}: precision {precision} {'without' if int8 is None else 'with'} crops to calibrate on")
+    fused = fuse(network).to("cpu", torch.float32)
+    if int8 is not None:
+        int8.check_names(fused)
     with atomic_path(path) as temporary:
-        write_onnx(prepared, temporary, metadata)
+        write_onnx(rewrite_activations(fused), temporary, metadata, precision, int8)
         check_outputs(temporary, path.name)
-    return OnnxEmbedder(path)
 
 
-def write_onnx(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+def write_onnx(
+    network: nn.Module, path: Path, metadata: dict[str, str], precision: str = "fp32", int8: Int8 | None = None
+) -> None:
     """Trace `network` as it is, on the CPU and in eval mode, no fold and no rewrite, and write the file."""
     from onnx import checker, helper
 
     model = _trace(Deployed(network.eval()))
-    _strip(model)
+    if precision == "fp16":
+        model = halve(model)
+    elif int8 is not None:
+        model = quantise(model, int8)
     contract = json.dumps(InputContract().to_dict())
     helper.set_model_props(model, {CONTRACT_KEY: contract, **metadata})
     checker.check_model(model, full_check=True)
@@ -109,11 +103,29 @@ def _trace(network: nn.Module) -> Any:
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    model = program.model_proto
+    _name_nodes(model.graph)
+    _strip(model)
+    return model
+
+
+def _name_nodes(graph: Any) -> None:
+    """Name each node by the module that it comes from: "stem.conv/Conv", "stem.act/Mul", "/ReduceL2", "/Div.1".
+
+    What `Deployed` does itself has no module; the network's own operations have the module "network".
+    """
+    seen: Counter[str] = Counter()
+    for node in graph.node:
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = ast.literal_eval(notes.get(SCOPES, "['']"))  # of the modules, outermost first, then of the node
+        module = scopes[-2] if len(scopes) > 1 else ""
+        name = f"{module.removeprefix('network.')}/{node.op_type}"
+        node.name = f"{name}.{seen[name]}" if seen[name] else name
+        seen[name] += 1
 
 
 def _strip(model: Any) -> None:
-    """Take out what the tracer notes of this machine: stack traces with paths, and names of modules."""
+    """Take out what the tracer notes of this machine: stack traces with paths."""
     graph = model.graph
     values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for part in (model, graph, *graph.node, *values):

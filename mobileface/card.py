@@ -13,7 +13,8 @@ from mobileface.embedders.contract import Embedder
 from mobileface.files import sha256
 
 TRAINING = ("mobileface", "torch", "numpy", "opencv-python-headless", "safetensors")
-LIBRARIES = (*TRAINING, "onnx", "onnxscript", "onnxruntime")
+EXPORT = ("onnx", "onnxscript", "onnxruntime", "coremltools", "litert-torch", "ai-edge-litert", "ai-edge-quantizer")
+LIBRARIES = (*TRAINING, *EXPORT)
 
 
 def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:

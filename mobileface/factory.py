@@ -10,9 +10,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,10 @@ import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
-from export.images import parity_images
+from export.formats import label, require
+from export.images import FEW, MANY, parity_images
 from export.parity import BATCHES
-from export.run import NOT_STATED, PACKAGES, export_run
+from export.run import NOT_STATED, described, export_run
 from mobileface.arch import Arch, arch_from_dict, load_arch
 from mobileface.card import describe_data, describe_start, describe_teacher, versions
 from mobileface.data.images import BadImage, decode
@@ -34,13 +33,11 @@ from mobileface.embedders.opening import open_embedder
 from mobileface.errors import InputError
 from mobileface.evaluation.verification import check_names, evaluate, file_name, write_verification
 from mobileface.files import atomic_path, locked, sha256, write_json
-from mobileface.training.plan import Plan, read_plan
+from mobileface.training.plan import Export, Plan, read_plan
 from mobileface.training.run_folder import check_run_folder
 from mobileface.training.sources import data_root, open_faces, start_folder, teach, write_synthetic_once
 from mobileface.zoo import find_arch
 from search.budget import find_budget, judge, per_stage, require_fits
-
-PARITY_IMAGES = 32
 
 
 def make(recipe: Path, data: Path | None, out: Path | None, overrides: list[str], console: Console) -> Path:
@@ -60,9 +57,9 @@ def make(recipe: Path, data: Path | None, out: Path | None, overrides: list[str]
     sets = [_resolved(spec, root) for spec in plan.evaluate]
     judge_phases(run, sets, root, console)
     results = [judge_model(run, run, spec, root, console) for spec in sets]
-    for entry in export_run_folder(run, plan, console) if plan.export.formats else []:
-        file = run / "export" / entry["file"]
-        results += [judge_model(run, file, spec, root, console) for spec in sets]
+    for entry in export_run_folder(run, plan, plan.export, console):
+        file, name = run / "export" / entry["file"], label(entry["format"], entry["precision"])
+        results += [judge_model(run, file, spec, root, console, name) for spec in sets]
     return finish_report(run, results)
 
 
@@ -83,9 +80,7 @@ def check_stations(plan: Plan, console: Console) -> None:
         write_synthetic_once(plan.data.synthetic, data_root(plan), console)
     root = data_root(plan)
     check_names([open_pairs(_resolved(spec, root), root) for spec in plan.evaluate], "evaluate")
-    for package in (p for kind in plan.export.formats for p in PACKAGES[kind]):
-        if find_spec(package) is None:
-            raise InputError(f"export: {package} is missing; wanted: pip install 'mobileface[onnx]', or formats: []")
+    require(plan.export.formats)
 
 
 def train_plan(plan: Plan, out: Path | None, console: Console) -> Path:
@@ -106,7 +101,12 @@ def train_plan(plan: Plan, out: Path | None, console: Console) -> Path:
     from mobileface.training.loop import finished_facts, train
 
     with locked(run) if rank() == 0 else nullcontext():
-        if finished_facts(run) is not None and (run / "card.json").exists():
+        if (done := finished_facts(run)) is not None and (run / "card.json").exists():
+            console.print(
+                f"{run}: this training is done, {done['images_seen']:,} images; to train anew give another --out, to "
+                f"train further a recipe with start: {run}",
+                highlight=False,
+            )
             return run  # the card says on what it was trained; today's data may be other
         with first_then_others() as first:
             teacher, targets = teach(plan, faces, console)
@@ -224,14 +224,15 @@ def judge_phases(run: Path, sets: list[str], root: Path, console: Console) -> No
         write_json(run / "card.json", card)
 
 
-def judge_model(run: Path, model: Path, spec: str, root: Path, console: Console) -> dict[str, Any]:
+def judge_model(run: Path, model: Path, spec: str, root: Path, console: Console, exported: str = "") -> dict[str, Any]:
     """Evaluate the run's network or one of its exported files on one set; kept under run/evaluation.
 
+    exported: the file's name among the run's exports ("onnx-int8"); empty for the network itself.
     A result that is there for the same weights is not computed again.
     """
     embedder = open_embedder(model)
     pair_set = open_pairs(spec, root)
-    name = file_name(pair_set.name) + (model.suffix if model != run else "")
+    name = file_name(pair_set.name) + (f".{exported}" if exported else "")
     kept = run / "evaluation" / f"{name}.json"
     if kept.exists():
         result = json.loads(kept.read_text(encoding="utf-8"))
@@ -248,34 +249,31 @@ def judge_model(run: Path, model: Path, spec: str, root: Path, console: Console)
     return result
 
 
-def export_run_folder(
-    run: Path, plan: Plan | None, console: Console, formats: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """Export to the plan's formats, or to `formats` where there is no plan, each through the parity gate."""
+def export_run_folder(run: Path, plan: Plan | None, chosen: Export, console: Console) -> list[dict[str, Any]]:
+    """Export to the chosen formats and precisions, each through the parity gate. `plan` tells where its images are."""
+    if not chosen.formats:
+        return []
     with console.status("export"):
-        entries = export_run(run, list(plan.export.formats if plan else formats), parity_crops(plan))
+        crops = parity_crops(plan, MANY if "int8" in chosen.precisions else FEW)
+        entries = export_run(run, chosen.formats, crops, precisions=chosen.precisions)
     for entry in entries:
-        console.print(
-            f"export: {entry['file']}, {entry['bytes'] / (1 << 20):.2f} MiB, equal to the network to "
-            f"{entry['parity']['max_abs']:.1e}",
-            highlight=False,
-        )
+        console.print(f"export: {described(entry, run / 'export')}", highlight=False)
     return entries
 
 
-def parity_crops(plan: Plan | None) -> NDArray[np.uint8]:
-    """Crops spread over the training set, bad ones left out; synthetic faces where the set is not at hand."""
+def parity_crops(plan: Plan | None, most: int) -> NDArray[np.uint8]:
+    """At most `most` crops spread over the training set, bad ones left out; synthetic faces where it is not at hand."""
     if plan is None:
-        return parity_images()
+        return parity_images(most=most)
     crops: list[NDArray[np.uint8]] = []
     with suppress(InputError, OSError):
         faces = open_faces(plan)
-        for i in np.linspace(0, len(faces) - 1, min(PARITY_IMAGES, len(faces))).astype(int):
+        for i in np.linspace(0, len(faces) - 1, min(most, len(faces))).astype(int):
             with suppress(BadImage):
                 crops.append(decode(faces.read(int(i)), faces.key(int(i))))
     if len(crops) >= max(BATCHES):
         return np.stack(crops)
-    return parity_images()
+    return parity_images(most=most)
 
 
 def finish_report(run: Path, results: list[dict[str, Any]]) -> Path:

@@ -60,18 +60,23 @@ class NormStatistics(Stepped):
 
     momentum: the weight of the *new* step, so mean <- momentum * step + (1 - momentum) * mean. (AdaFace's
     equation 17 prints "+ (1 - alpha) old" with alpha = 0.99: the new batch has 0.01, as in the public code.)
-    eps is added to the deviation. All defaults are AdaFace's, for feature norms. From std = 0 the first step counts
-    whole.
+    eps is added to the deviation. All defaults are AdaFace's, for feature norms.
+
+    std = 0: they begin with the data. Step t then has the weight (1 - b) / (1 - b^t), b = 1 - momentum: Adam's bias
+    correction (Kingma and Ba 2015, section 3), so the first step counts whole and all so far as a moving mean weighs
+    them. t counts the steps taken in, and is a buffer there.
     """
 
     mean: Tensor
     std: Tensor
+    steps: Tensor | None
 
     def __init__(self, momentum: float = 0.01, mean: float = 20.0, std: float = 100.0, eps: float = 1e-3) -> None:
         super().__init__()
         self.momentum, self.eps = momentum, eps
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
+        self.register_buffer("steps", None if std else torch.zeros((), dtype=torch.int64))
         self.step = Sums()
 
     def observe(self, values: Tensor) -> None:
@@ -82,9 +87,17 @@ class NormStatistics(Stepped):
     def end_step(self) -> None:
         """Move by what was observed. The deviation is the unbiased one, so one sample (or none) moves nothing."""
         count, mean, std = self.step.take()
-        weight = torch.where(self.std == 0, torch.ones_like(self.std), self.momentum) * (count >= 2)
+        weight = torch.where(count >= 2, self._weight(count >= 2), 0).to(self.mean.dtype)
         self.mean.lerp_(torch.where(count >= 2, mean.to(self.mean.dtype), self.mean), weight)
         self.std.lerp_(torch.where(count >= 2, std.to(self.std.dtype), self.std), weight)
+
+    def _weight(self, counts: Tensor) -> Tensor:
+        """That of the new step, where it counts."""
+        if self.steps is None:
+            return torch.full_like(self.mean, self.momentum)
+        self.steps += counts
+        past = (1 - self.momentum) ** self.steps.double()
+        return self.momentum / (1 - past)
 
     @torch.no_grad()
     def indicator(self, values: Tensor, concentration: float) -> Tensor:

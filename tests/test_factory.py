@@ -200,7 +200,7 @@ def test_other_data_does_not_go_on_with_the_same_run(
     saved = (tmp_path / "run" / "checkpoints" / "last.safetensors").read_bytes()
     image = faces / "person-0" / "face-0.jpg"
     image.rename(faces / "person-0" / "renamed.jpg")
-    with pytest.raises(InputError, match="was begun with other training images or another teacher"):
+    with pytest.raises(InputError, match="was begun with other training images, another teacher"):
         factory.train_recipe(tmp_path / "toy.yaml", None, tmp_path / "run", [], QUIET)
     assert (tmp_path / "run" / "checkpoints" / "last.safetensors").read_bytes() == saved
     (faces / "person-0" / "renamed.jpg").rename(image)

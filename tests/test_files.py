@@ -91,3 +91,39 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert files.cache_folder() == Path("/xdg/mobileface")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert files.cache_folder() == Path.home() / ".cache" / "mobileface"
+
+
+def fill(folder: Path, text: str) -> None:
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "a.txt").write_text(text)
+
+
+def test_a_folder_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+    for text in ("first", "second one"):
+        with files.atomic_folder(tmp_path / "packages" / "net.mlpackage") as made:
+            assert made.name == "net.mlpackage"
+            fill(made, text)
+        assert (tmp_path / "packages/net.mlpackage/inner/a.txt").read_text() == text
+    assert [path.name for path in (tmp_path / "packages").iterdir()] == ["net.mlpackage"]
+    assert files.size_of(tmp_path / "packages") == len("second one")
+    assert files.size_of(tmp_path / "packages/net.mlpackage/inner/a.txt") == len("second one")
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_an_error_keeps_the_old_folder_and_leaves_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    fill(tmp_path / "old", "kept")
+    with pytest.raises(type(error)), files.atomic_folder(tmp_path / "old") as made:
+        fill(made, "half")
+        raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert (tmp_path / "old/inner/a.txt").read_text() == "kept"
+
+
+def test_remove_takes_files_folders_and_what_is_not_there(tmp_path: Path) -> None:
+    fill(tmp_path / "folder", "x")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    files.remove(tmp_path / "link")
+    assert (tmp_path / "folder/inner/a.txt").exists()
+    for name in ("folder/inner/a.txt", "folder", "folder"):
+        files.remove(tmp_path / name)
+        assert not (tmp_path / name).exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
+import statistics
 
 import pytest
 import torch
@@ -47,15 +49,33 @@ def test_a_step_is_followed_with_the_weight_of_the_new_batch() -> None:
     assert made.mean.item() > 29.5  # with the weights the other way round, the first batch alone gives 29.9
 
 
-def test_from_no_deviation_the_first_step_counts_whole() -> None:
+@given(batches=batches, momentum=st.floats(0.001, 1))
+@settings(deadline=None)
+def test_from_the_data_all_steps_so_far_count_with_their_moving_weights(
+    batches: list[list[float]], momentum: float
+) -> None:
+    """Of n steps, k steps back has the weight (1 - momentum)^k; the weights add up to one. One sample is no step."""
+    made = NormStatistics(momentum=momentum, mean=0.0, std=0.0).double()
+    means, deviations = [], []
+    for batch in batches:
+        take_in(made, torch.tensor(batch, dtype=torch.float64))
+        if len(batch) >= 2:
+            means.append(statistics.mean(batch))
+            deviations.append(statistics.stdev(batch))
+        weights = [(1 - momentum) ** back for back in reversed(range(len(means)))]
+        for got, seen in ((made.mean, means), (made.std, deviations)):
+            wanted = sum(map(operator.mul, weights, seen)) / sum(weights) if seen else 0
+            assert got.item() == pytest.approx(wanted, rel=1e-6, abs=1e-9)
+
+
+def test_from_the_data_the_first_step_counts_whole_and_the_hundredth_for_a_little_more_than_a_hundredth() -> None:
     made = NormStatistics(mean=0.0, std=0.0).double()
-    take_in(made, torch.tensor([4.0]))  # of one sample no deviation is known
-    assert (made.mean.item(), made.std.item()) == (0, 0)
     take_in(made, torch.tensor([3.0, 4.0, 5.0]))
     assert (made.mean.item(), made.std.item()) == (pytest.approx(4), pytest.approx(1))
-    take_in(made, torch.tensor([10.0, 14.0]))
-    assert made.mean.item() == pytest.approx(0.99 * 4 + 0.01 * 12)
-    assert made.std.item() == pytest.approx(0.99 * 1 + 0.01 * math.sqrt(8))
+    for _ in range(98):
+        take_in(made, torch.tensor([3.0, 4.0, 5.0]))
+    take_in(made, torch.tensor([103.0, 104.0, 105.0]))
+    assert made.mean.item() == pytest.approx(4 + 100 * 0.01577, rel=1e-3)  # 0.01 / (1 - 0.366)
 
 
 @pytest.mark.parametrize("batch", [[], [7.0], [[7.0]]])
@@ -104,9 +124,11 @@ def test_nothing_has_a_gradient() -> None:
     assert not made.std.requires_grad
 
 
-def test_the_state_is_two_buffers_that_go_on_where_they_were() -> None:
-    first, second = NormStatistics(), NormStatistics(mean=0.5, std=0.25)
-    assert list(first.state_dict()) == ["mean", "std"]
+@pytest.mark.parametrize("begin", [(20.0, 100.0), (0.0, 0.0)])
+def test_the_state_is_buffers_that_go_on_where_they_were(begin: tuple[float, float]) -> None:
+    """Begun with the data, the number of steps is one of them."""
+    first, second = (NormStatistics(0.01, *begin) for _ in range(2))
+    assert list(first.state_dict()) == ["mean", "std", *([] if begin[1] else ["steps"])]
     assert list(first.parameters()) == []
     take_in(first, torch.tensor([3.0, 4.5]))
     second.load_state_dict(first.state_dict())

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from export.arguments import repeated
 from mobileface.cli.data import data_app
 from mobileface.cli.evaluation import resolutions
 from mobileface.cli.options import (
@@ -88,7 +89,7 @@ def _on_every_rank(function: str, made: str, arguments: tuple[Any, ...], cache: 
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="run folder or .onnx file")],
+    model: Annotated[Path, typer.Argument(help="run folder, .onnx, .tflite or .mlpackage")],
     on: Annotated[list[str], typer.Option("--on", help="lfw, xqlfw, sllfw, cfp-fp, cfp-fp:9-10, a .bin, a pairs.txt")],
     data: PairRoot = Path("."),
     scale: Scale = None,
@@ -103,7 +104,7 @@ def evaluate(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Judge a run or an ONNX file on pairs of faces: 10-fold accuracy, TAR at FAR, EER, AUC."""
+    """Judge a run or an exported file on pairs of faces: 10-fold accuracy, TAR at FAR, EER, AUC."""
 
     def run() -> None:
         if min_accuracy is not None and not 0 <= min_accuracy <= 1:
@@ -123,23 +124,24 @@ app.command()(resolutions)
 @app.command()
 def export(
     run_folder: RunFolder,
-    to: Annotated[list[str] | None, typer.Option("--to", help="format: onnx")] = None,
+    to: Annotated[list[str] | None, typer.Option("--to", help="formats: onnx, coreml, tflite, web")] = None,
+    precision: Annotated[list[str] | None, typer.Option("--precision", help="fp32, fp16, int8")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a run's network for a runtime and prove it equal on the run's own images."""
+    """Write a run's network for runtimes and prove it equal on the run's own images; its plan's formats unless told."""
 
     def run() -> None:
         from mobileface import factory
-        from mobileface.training.plan import parse_plan, read_plan
+        from mobileface.training.plan import parse_export, read_plan
 
+        told = {"formats": to} if to else {}
+        told |= {"precisions": precision} if precision else {}
         if (run_folder / "arch.json").is_file() and not (run_folder / "plan.yaml").is_file():  # it was imported
-            factory.export_run_folder(run_folder, None, new_console(), to or ["onnx"])
+            factory.export_run_folder(run_folder, None, parse_export(told, "export"), new_console())
             return
         plan = read_plan(run_folder / "plan.yaml")
-        if to:
-            chosen = {**plan.model_dump(by_alias=True, exclude_none=True), "export": {"formats": to}}
-            plan = parse_plan(chosen, "--to")
-        factory.export_run_folder(run_folder, plan, new_console())
+        chosen = parse_export({**plan.export.model_dump(), **told}, "export")
+        factory.export_run_folder(run_folder, plan, chosen, new_console())
 
     raise typer.Exit(guarded(run, debug))
 
@@ -211,7 +213,7 @@ def _evaluate(
     from mobileface.evaluation import verification
 
     embedder = open_embedder(model, contract, threads)
-    folder = out or (model / "evaluation" if model.is_dir() else None)
+    folder = out or (model / "evaluation" if model.is_dir() and model.suffix != ".mlpackage" else None)
     pair_sets = [open_pairs(spec, data) for spec in on]
     if folder is not None:
         verification.check_names(pair_sets, "--on")
@@ -234,4 +236,7 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # names of files may hold what no terminal can show
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="warning: %(message)s")
-    return exit_code(lambda: app(args=argv, prog_name="mobileface"))
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["export"]:
+        arguments = repeated(arguments)
+    return exit_code(lambda: app(args=arguments, prog_name="mobileface"))

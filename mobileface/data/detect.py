@@ -48,10 +48,14 @@ class Detector:
     """A YuNet ONNX file. InputError for a file that is missing, or that OpenCV cannot run as such a detector."""
 
     def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; wanted a YuNet file such as yunet.onnx")
         if not path.is_file():
             raise InputError(f"{path}: no such face detector; wanted a YuNet file such as yunet.onnx")
         with path.open("rb") as file:
             model = file.read(MAX_MODEL_BYTES + 1)
+        if not model:
+            raise InputError(f"{path}: is empty; wanted a YuNet face detector")
         if len(model) > MAX_MODEL_BYTES:
             raise InputError(f"{path}: is larger than {MAX_MODEL_BYTES} bytes; wanted a YuNet face detector")
         self.sha256 = hashlib.sha256(model).hexdigest()
@@ -63,7 +67,7 @@ class Detector:
                 self._net.detect(np.zeros((64, 64, 3), np.uint8))  # other networks fail here
         except cv2.error as error:
             raise InputError(
-                f"{path}: OpenCV cannot run it as a face detector ({what(error)}); wanted a YuNet file"
+                f"{path}: OpenCV cannot run it as a face detector ({what(error).rstrip('.')}); wanted a YuNet file"
             ) from None
 
     def find(self, photo: Image, score: float, every: bool = False) -> list[Face]:

@@ -85,7 +85,8 @@ def split_identities(faces: FaceSet, fraction: float, seed: int, min_images: int
     if count and not len(known):
         raise InputError(
             f"none of {len(labels)} training images has a label (labelled: false), so that nobody can be held out; "
-            "wanted labelled: true, or, to learn from a teacher alone, data.validate.identities: 0"
+            "wanted labelled: true, or data.validate.identities: 0 and, to learn from a teacher alone, "
+            "terms: [distillation] and teacher: {model: FILE}"
         )
     if len(known) and (images.max() < min_images or (count and len(candidates) < 4 <= (images >= 2).sum())):
         raise InputError(
@@ -93,10 +94,16 @@ def split_identities(faces: FaceSet, fraction: float, seed: int, min_images: int
             f"(most images of one: {images.max()}); wanted "
             f"{'four or more, two to hold out and two' if count else 'at least one'} to train on"
         )
-    if count and len(candidates) - count < 2:
+    if count and len(candidates) < 4:
         raise InputError(
-            f"data.validate.identities {fraction:g} holds out {count} of {len(candidates)} identities with two "
-            "images or more; at least two must be left to train on (0 turns validation off)"
+            f"{len(candidates)} of {(images > 0).sum()} identities have two images or more; wanted four, two to hold "
+            "out and two to train on, or data.validate.identities: 0, which turns validation off"
+        )
+    if count and len(candidates) - count < 2:
+        most = np.floor(100 * (len(candidates) - 2) / len(candidates)) / 100
+        raise InputError(
+            f"data.validate.identities {fraction:g} holds out {count} of {len(candidates)} identities with two images "
+            f"or more, and two must be left to train on; wanted at most {most:g}, or 0, which turns validation off"
         )
     rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
     out = np.sort(rng.permutation(candidates)[:count])

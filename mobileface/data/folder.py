@@ -134,7 +134,10 @@ def list_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Listing:
         hint = f", or the file {packs[0]} that is in it (in a recipe `rec`, not `folder`)" if packs else ""
         if not packs and (others := found.left_out()):
             hint = f" (found: {others})"
-        raise InputError(f"{folder}: holds no image in a folder of its own; wanted IDENTITY/image.jpg{hint}")
+        raise InputError(
+            f"{folder}: holds no image in a folder of its own; wanted IDENTITY/image.jpg{hint}"
+            f"{'; who is unknown goes into one folder, in a recipe with labelled: false' if found.loose else ''}"
+        )
     found.images.sort()
     found.broken.sort()
     return found

@@ -91,7 +91,12 @@ class Embedder(Protocol):
 
 def embed_with_flip(embedder: Embedder, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(N, 112, 112, 3) -> (N, D): the raw embedding of each image plus that of its mirror image."""
-    return embedder(images) + embedder(np.ascontiguousarray(images[:, :, ::-1]))
+    return embedder(images) + embedder(mirrored(images))
+
+
+def mirrored(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, 112, 112, 3) -> the same, left and right changed."""
+    return np.ascontiguousarray(images[:, :, ::-1])
 
 
 def check_finite(embeddings: NDArray[np.float32], path: Path) -> NDArray[np.float32]:

@@ -34,7 +34,7 @@ class OnnxEmbedder:
 
     def __init__(self, path: Path, contract: InputContract | None = None, threads: int | None = None) -> None:
         self.path = path
-        self._session = _open_session(path, threads)
+        self._session = open_session(path, threads)
         stored = self._session.get_modelmeta().custom_metadata_map.get(CONTRACT_KEY)
         self.contract = contract or _stored_contract(path, stored)
         self._input, self._batch, self._type = _check_input(path, self._session, self.contract)
@@ -87,14 +87,15 @@ def runtime_errors() -> tuple[type[Exception], ...]:
     return (RuntimeError, *(error for error in found if error is not None))
 
 
-def _open_session(path: Path, threads: int | None) -> Any:
+def open_session(path: Path, threads: int | None, options: Any = None) -> Any:
+    """The file on ONNX Runtime's CPU provider. InputError where it cannot be loaded. options: SessionOptions."""
     try:
         import onnxruntime
     except ImportError:
         raise InputError(f"{path}: ONNX Runtime is missing, wanted: pip install 'mobileface[onnx]'") from None
     if not path.is_file():
         raise InputError(f"{path}: not found, wanted an ONNX file")
-    options = onnxruntime.SessionOptions()
+    options = options or onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors come as exceptions; copies on stderr would hide our one line
     options.intra_op_num_threads = threads or 0
     try:

@@ -59,17 +59,20 @@ def measure(
 def embed_at(
     embedder: Embedder, pair_set: PairSet, sides: Sequence[int], flip: str, progress: Progress | None = None
 ) -> dict[int, Units]:
-    """Unit embeddings (N, D) of a set's images at each side; every image is decoded once and embedded once a side."""
+    """Unit embeddings (N, D) of a set's images at each side; every image is decoded once and embedded once a side.
+
+    `progress` counts an image at each side as one.
+    """
     total = len(pair_set.images)
     raw = {side: np.empty((total, embedder.dim), np.float32) for side in sides}
     for start in range(0, total, BATCH):
         indices = range(start, min(start + BATCH, total))
         whole = [decode(pair_set.read(i), f"{pair_set.name}: {pair_set.key(i)}") for i in indices]
-        for side in sides:
+        for number, side in enumerate(sides, start=1):
             images = np.stack([at_side(image, side) for image in whole])
             raw[side][start : indices.stop] = embed_with_flip(embedder, images) if flip == "sum" else embedder(images)
-        if progress is not None:
-            progress(indices.stop, total)
+            if progress is not None:
+                progress(start * len(sides) + number * len(whole), total * len(sides))
     return {side: sc.unit(raw.pop(side)) for side in sides}
 
 

@@ -18,6 +18,7 @@ PROTOCOL = (
     "K-fold verification by cosine, a fold's threshold from all other folds; cross: the second image of each pair at "
     "the side, the first whole; same: both at the side; matrix: first image by row, second by column"
 )
+SMALL = "the second image (cross), of both images (same)"
 DEGRADED_BY = ("opencv-python-headless", "torch")
 
 
@@ -63,9 +64,9 @@ def compare(
 
 
 def counted(say: Callable[[str], None], what: str) -> Progress:
-    """Progress that says how many images of `what` were embedded at all sides."""
+    """Progress that says how many images of `what` were embedded, each at every side."""
     say(what)
-    return lambda done, total: say(f"{what}: {done:,} of {total:,} images")
+    return lambda done, total: say(f"{what}: {done:,} of {total:,} images, all sides")
 
 
 def model_names(models: Sequence[Path]) -> list[str]:
@@ -96,12 +97,14 @@ def open_all(models: Sequence[Path], contract: InputContract | None, threads: in
 
 
 def summary(numbers: dict[str, Any]) -> list[str]:
-    """A line for each kind, model and set: accuracy by side and its mean."""
+    """For each model and set a heading, and the accuracy of each kind in a line for each side and one for the mean."""
     lines = []
     for result in numbers["results"]:
-        for kind, mean in result["mean"].items():
-            by_side = [f"{r['side']} px {r['accuracy']:.4f}" for r in result["rows"] if r["kind"] == kind]
-            lines.append(f"{result['set']}, {result['model']}, {kind}: {', '.join(by_side)}, mean {mean:.4f}")
+        lines.append(f"{result['set']}, {result['model']}: accuracy by side of {SMALL}")
+        found = {(row["kind"], f"{row['side']} px"): row["accuracy"] for row in result["rows"]}
+        found |= {(kind, "mean"): mean for kind, mean in result["mean"].items()}
+        for name in dict.fromkeys(name for _, name in found):
+            lines.append(f"  {name:>6}  " + "  ".join(f"{kind} {found[kind, name]:.4f}" for kind in result["mean"]))
     return lines
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mobileface.data.images import decode
 from mobileface.data.pairs import PairSet
-from mobileface.embedders.contract import CHOICES, Embedder, embed_with_flip
+from mobileface.embedders.contract import CHOICES, Embedder, mirrored
 from mobileface.errors import InputError
 from mobileface.evaluation import scores as sc
 from mobileface.files import write_json
@@ -50,7 +50,8 @@ def evaluate(
     if flip not in CHOICES["flip"]:
         raise InputError(f"flip is {flip!r}, wanted one of {', '.join(CHOICES['flip'])}")
     begin = time.perf_counter()
-    units = sc.unit(embed(embedder, pair_set, flip, progress))
+    single, judged = embed(embedder, pair_set, flip, progress)
+    units = sc.unit(judged)
     scores = sc.cosines(units, pair_set.first, pair_set.second)
     accuracies, thresholds = sc.k_fold(scores, pair_set.same, pair_set.fold)
     result = {
@@ -64,24 +65,30 @@ def evaluate(
         ],
         **_curves(scores, pair_set.same),
         **_tar(units, scores, pair_set),
+        "single_thresholds": _single_thresholds(single, pair_set),
         "seconds": round(time.perf_counter() - begin, 3),
     }
     judge = np.unique(pair_set.fold, return_inverse=True)[1]
     return Verification(pair_set, scores, thresholds[judge], result)
 
 
-def embed(embedder: Embedder, pair_set: PairSet, flip: str, progress: Progress | None = None) -> NDArray[np.float32]:
-    """Raw embeddings (N, D) of a set's images; with flip "sum", plus those of the mirrored images."""
+def embed(
+    embedder: Embedder, pair_set: PairSet, flip: str, progress: Progress | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Raw embeddings (N, D) of the images, alone and as judged: with flip "sum", plus those of the mirror images."""
     total = len(pair_set.images)
-    embeddings = np.empty((total, embedder.dim), np.float32)
+    single = np.empty((total, embedder.dim), np.float32)
+    judged = np.empty_like(single) if flip == "sum" else single
     for start in range(0, total, BATCH):
         indices = range(start, min(start + BATCH, total))
         images = np.stack([decode(pair_set.read(i), f"{pair_set.name}: {pair_set.key(i)}") for i in indices])
-        batch = embed_with_flip(embedder, images) if flip == "sum" else embedder(images)
-        embeddings[start : start + len(batch)] = batch
+        place = slice(start, indices.stop)
+        single[place] = embedder(images)
+        if flip == "sum":
+            judged[place] = single[place] + embedder(mirrored(images))
         if progress is not None:
             progress(indices.stop, total)
-    return embeddings
+    return single, judged
 
 
 def write_verification(verification: Verification, folder: Path, name: str | None = None) -> None:
@@ -179,15 +186,31 @@ def _tar(units: NDArray[np.float32], scores: NDArray[np.float64], pair_set: Pair
     else those of the list. A FAR below 1 / (number of impostors) is left out.
     """
     genuine = scores[pair_set.same]
-    if pair_set.identity is None:
-        highest = np.sort(scores[~pair_set.same])[::-1]
-        source, impostors = "list", len(highest)
-    else:
-        source, impostors = "all pairs", sc.count_impostors(pair_set.identity)
-        highest = sc.top_impostors(units, pair_set.identity, sc.allowed(max(FARS.values()), impostors) + 1)
+    highest, impostors = _impostors(units, scores, pair_set)
     tar = {
         name: sc.tar_at_far(genuine, highest, impostors, far)
         for name, far in FARS.items()
         if sc.allowed(far, impostors) >= 1
     }
+    source = "list" if pair_set.identity is None else "all pairs"
     return {"tar": tar, "tar_impostors": {"source": source, "pairs": impostors}}
+
+
+def _single_thresholds(single: NDArray[np.float32], pair_set: PairSet) -> dict[str, float]:
+    """By FAR, the lowest threshold that keeps it between single embeddings, as an application has them."""
+    units = sc.unit(single)
+    scores = sc.cosines(units, pair_set.first, pair_set.second)
+    highest, impostors = _impostors(units, scores, pair_set)
+    resolved = {name: sc.allowed(far, impostors) for name, far in FARS.items()}
+    return {name: float(np.nextafter(highest[k], 2)) for name, k in resolved.items() if 1 <= k < impostors}
+
+
+def _impostors(
+    units: NDArray[np.float32], scores: NDArray[np.float64], pair_set: PairSet
+) -> tuple[NDArray[np.float64], int]:
+    """The highest impostor scores, highest first, as many as the highest FAR needs, and the number of all."""
+    if pair_set.identity is None:
+        highest = np.sort(scores[~pair_set.same])[::-1]
+        return highest, len(highest)
+    impostors = sc.count_impostors(pair_set.identity)
+    return sc.top_impostors(units, pair_set.identity, sc.allowed(max(FARS.values()), impostors) + 1), impostors

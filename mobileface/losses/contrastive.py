@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from mobileface.errors import InputError
 from mobileface.losses.forward import Forward, unit
 from mobileface.losses.quality_gate import QualityGate
-from mobileface.losses.queues import Batch
-
-CHUNK_BYTES = 64 * 2**20  # the most that the cosines of one chunk of negatives take
+from mobileface.losses.queues import Batch, Pieces
 
 
 class Contrastive(nn.Module):
@@ -24,8 +22,8 @@ class Contrastive(nn.Module):
     n_j are the queue's features, constants too; those of q's own identity are left out (the paper's supervised
     contrastive mask; its code leaves e^0 of each in the sum). Equation 14 prints the sum without the positive, which
     has no lower bound; the public code has it. A pair counts where the gate calls it low. Both its features enter the
-    queue. encoder: a `MomentumEncoder`; then k, and what enters the queue, are its embeddings of the clean view, for
-    the paper's Table II.
+    queue, side by side: it holds the same however a batch is cut over ranks. encoder: a `MomentumEncoder`; then k, and
+    what enters the queue, are its embeddings of the clean view, for the paper's Table II.
     Errors: InputError for a scale not above 0 and finite, and for a step without a momentum encoder's embeddings.
     """
 
@@ -50,10 +48,9 @@ class Contrastive(nn.Module):
         indicators = self.gate.indicators(norms).chunk(2)
         with torch.autocast(norms.device.type, enabled=False):
             queries, keys, labels = forward.unit(query), self._keys(forward, key), forward.labels
-            fresh = (
-                (keys, labels) if self.encoder is not None else (torch.cat([queries.detach(), keys]), labels.repeat(2))
-            )
-            others = log_sum(queries, labels, *self.queue.negatives(*fresh), self.scale)
+            fresh = keys if self.encoder is not None else torch.stack([queries.detach(), keys], 1).flatten(0, 1)
+            theirs = labels if self.encoder is not None else labels.repeat_interleave(2)
+            others = log_sum(queries, labels, self.queue.negatives(fresh, theirs), self.scale)
             values = nn.functional.softplus(others - self.scale * (queries * keys).sum(1))
         return values, self.gate.low(*indicators).to(values.dtype)
 
@@ -66,21 +63,37 @@ class Contrastive(nn.Module):
         return unit(forward.momentum).detach()
 
 
-def log_sum(queries: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, scale: float) -> Tensor:
-    """(B,) log sum_j e^(scale cos) over the others (M, D) that have another label; very low where there is none.
+def log_sum(queries: Tensor, labels: Tensor, others: Pieces, scale: float) -> Tensor:
+    """(B,) log sum_j e^(scale cos) over the others, pieces of (M, D) and their labels (M,), that have another label;
+    very low where there is none.
 
-    An own identity's entries get no gradient at all. A few chunks of B x M are in memory, in the backward pass too.
+    Gradient of the queries, which is the softmax's mean of the others: it is made with the sum, so that no more than a
+    piece of the others and its cosines is ever in memory, and no piece is asked for twice.
     """
-    width = max(1, CHUNK_BYTES // (max(1, len(queries)) * queries.element_size()))
-    part = partial(checkpoint, _log_sum, use_reentrant=False)
-    parts = [
-        part(queries, labels, rows, their, scale)
-        for rows, their in zip(others.split(width), other_labels.split(width), strict=True)
-    ]
-    return torch.logsumexp(torch.stack(parts), 0)
+    result: Tensor = _LogSum.apply(queries, labels, others, scale)
+    return result
 
 
-def _log_sum(queries: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, scale: float) -> Tensor:
-    out = (labels[:, None] == other_labels) | (other_labels < 0)
-    low = torch.finfo(queries.dtype).min / 4  # a sum of none would have NaN for a gradient with -inf
-    return torch.logsumexp((scale * queries @ others.T).masked_fill(out, low), 1)
+class _LogSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, labels: Tensor, others: Pieces, scale: float) -> Tensor:
+        low = torch.finfo(queries.dtype).min / 4  # stands for -inf: -inf minus -inf is NaN
+        peak = queries.new_full((len(queries),), low)
+        total, mean = torch.zeros_like(peak), torch.zeros_like(queries)  # sums of e^(logit - peak), and that times rows
+        for rows, theirs in others:
+            out = (labels[:, None] == theirs) | (theirs < 0)
+            logits = (queries @ rows.T).mul_(scale).masked_fill_(out, low)
+            higher = torch.maximum(peak, logits.amax(1))
+            share = logits.sub_(higher[:, None]).exp_().masked_fill_(out, 0)
+            before = torch.exp(peak - higher)
+            total = total * before + share.sum(1)
+            mean = torch.addmm(mean * before[:, None], share, rows)
+            peak = higher
+        ctx.save_for_backward(mean.div_(total.clamp(min=1)[:, None]).mul_(scale))  # the peak alone gives 1
+        return torch.where(total > 0, peak + total.log(), low)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (mean,) = ctx.saved_tensors
+        return mean * grad[:, None], None, None, None

@@ -21,8 +21,8 @@ class Octuplet(nn.Module):
     """Term: the sum over `terms` of max(0, d(anchor, positive) - d(anchor, nearest negative) + margin), equation 11.
 
     Positive and negative are taken from the images of all ranks, in one view; of its own identity an anchor sees the
-    other image, never its own copy in the other view (ours: the paper's A != P). Batches hold two images of each
-    identity (sampler pk with images 2); of more positives the farthest counts.
+    other image, never its own copy in the other view (ours: the paper's A != P). Batches hold two or more images of
+    each identity (sampler pk; the paper has two); of more positives the farthest counts.
 
     distance: "euclidean" (the paper's best for low resolutions), "squared" or "cosine"; normalised: scale embeddings
     to length one before (the cosine always does). margin: in units of the distance; the paper's 25 belongs to its

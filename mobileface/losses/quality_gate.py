@@ -14,8 +14,9 @@ class QualityGate(nn.Module):
     """Indicators of quality in 0..1 from norms, and what a threshold b makes of them.
 
     The indicator is AdaFace's (equation 1: within three deviations it is not clipped), taken from -1..1 to 0..1.
-    Mean and deviation are `NormStatistics` over the norms of all views that a term reads; they begin with the first
-    step (ours: AdaFace's 20 and 100 take 400 steps to wear off, in which nothing is poor). The paper's b is 0.2.
+    Mean and deviation are `NormStatistics` over the norms of all views that a term reads; they begin with the data, and
+    all steps so far count (ours: AdaFace's 20 and 100 take 400 steps to wear off, in which nothing is poor). The
+    paper's b is 0.2.
     threshold None is the row "No" of the paper's Table III: everything counts.
     """
 

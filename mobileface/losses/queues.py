@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,15 +13,18 @@ from mobileface.losses.centres import Centres
 from mobileface.statistics import Stepped
 
 EMPTY = -1  # label of a place that no feature has filled yet
+PIECE = 4096  # features of a queue that are handed out at a time
+Pieces = Iterator[tuple[Tensor, Tensor]]
 
 
 class Batch(nn.Module):
     """No queue: the features of the step's own batches, of all ranks."""
 
     @torch.no_grad()
-    def negatives(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, D) of this rank and their labels (N,) -> (M, D) of length one, constants, and labels (M,)."""
-        return F.normalize(gather(features)), gather(labels)
+    def negatives(self, features: Tensor, labels: Tensor) -> Pieces:
+        """Features (N, D) of this rank and their labels (N,) -> pieces of (M, D) of length one, constants, and of their
+        labels (M,). Every rank must ask for all of them."""
+        yield F.normalize(gather(features)), gather(labels)
 
 
 class Queue(Batch, Stepped):
@@ -37,14 +42,17 @@ class Queue(Batch, Stepped):
         self._fresh: list[tuple[Tensor, ...]] = []
 
     @torch.no_grad()
-    def negatives(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """As above: the step's own features, and the newest of the queue beside them. In training they enter it when
-        the step is over."""
-        features, labels = super().negatives(features, labels)
+    def negatives(self, features: Tensor, labels: Tensor) -> Pieces:
+        """As above: the newest of the queue, and the step's own features, which enter it in training when the step is
+        over."""
+        ((features, labels),) = super().negatives(features, labels)
+        newest = self._places()[len(labels) :]
+        for start in range(0, len(newest), PIECE):
+            places = newest[start : start + PIECE]
+            yield self._now(places), self.labels[places]
+        yield features, labels
         if self.training:
             self._fresh.append((features, labels, *self._beside(labels)))
-        newest = self._places()[len(labels) :]
-        return torch.cat([self._now(newest), features]), torch.cat([self.labels[newest], labels])
 
     @torch.no_grad()
     def end_step(self) -> None:
@@ -92,7 +100,7 @@ class ProxyQueue(Queue):
         self._centres = centres
 
     def _now(self, places: Tensor) -> Tensor:
-        """As above, moved. Every rank must ask the same."""
+        """As above, moved."""
         features, labels, then = self.features[places], self.labels[places], self.proxies[places]
         length = torch.linalg.vector_norm(then, dim=1, keepdim=True).clamp(min=torch.finfo(then.dtype).tiny)
         moved = F.normalize(features + (self._centres.rows(labels.clamp(min=0)) - then) / length)

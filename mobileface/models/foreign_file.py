@@ -23,6 +23,8 @@ MAX_BYTES = 4 << 30  # IR-101 with a head of 617,970 classes (WebFace12M) and th
 ZIP = b"PK\x03\x04"  # how torch.save has begun a file since 1.6
 MAX_CLASSES = 64  # that a checkpoint names beside its tensors; Lightning's name a few
 WRAPPERS = ("module.", "model.", "net.")  # DDP's, AdaFace's (Lightning), CVLface's
+WANTED = "wanted a state dict (.pth, .pt, .ckpt, .safetensors)"
+ONNX = re.compile(rb"\x08[\x01-\x1f][\x12\x1a\x22\x28\x32\x3a\x42]")  # ir_version, then another of ModelProto's fields
 HEAD = "head."  # the classifier beside `model.` in AdaFace's checkpoints
 
 
@@ -57,7 +59,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def _load(path: Path) -> object:
     """What the file holds."""
     with path.open("rb") as file:
-        zipped = file.read(len(ZIP)) == ZIP
+        start = file.read(8)
+    if path.suffix == ".onnx" or (path.suffix != ".safetensors" and ONNX.match(start)):
+        raise InputError(
+            f"{path}: is an ONNX file, {WANTED}; an ONNX file is used as it is, as a teacher or in "
+            "`mobileface evaluate`"
+        )
+    if path.suffix == ".tflite" or start[4:] == b"TFL3":
+        raise InputError(f"{path}: is a TFLite file, {WANTED}")
+    zipped = start.startswith(ZIP)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -83,8 +93,9 @@ def _load(path: Path) -> object:
                 'environment it came from: torch.save(torch.load(FILE, weights_only=False)["state_dict"], "bare.pth"), '
                 "then import bare.pth"
             ) from None
-        what = f"{type(error).__name__}: {one_line(error)[:120]}"
-        raise InputError(f"{path}: cannot be read as a PyTorch or safetensors file ({what})") from None
+        words = "" if isinstance(error, pickle.UnpicklingError) else f": {one_line(error)[:120]}"  # torch's are a page
+        what = f"{type(error).__name__}{words}"
+        raise InputError(f"{path}: cannot be read as a PyTorch or safetensors file ({what}), {WANTED}") from None
 
 
 class Table:

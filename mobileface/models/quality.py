@@ -31,9 +31,9 @@ class FeatureQuality(nn.Module):
     """Features (B, D) -> (B, 1) in 0..2, a constant: clip(h (z - mean) / deviation, -1, 1) + 1 (LGAF, equations 6-8).
 
     z is the measure, in float32 at least. Mean and deviation are `NormStatistics`, which training moves and eval mode
-    freezes: weight 0.01 of the new step, the first step whole (before it, all features count alike). The paper leaves
-    the start open: AdaFace's 20 and 100 are for other features and take 500 steps to wear off. No gradient goes
-    through a quality. Both are ours.
+    freezes: weight 0.01 of the new step, more in the first hundreds, for they begin with the data (before the first,
+    all features count alike). The paper leaves the start open: AdaFace's 20 and 100 are for other features and take 500
+    steps to wear off. No gradient goes through a quality. Both are ours.
     """
 
     def __init__(self, measure: str) -> None:

@@ -15,7 +15,7 @@ from mobileface.report.read import Json, RunFiles, dig, number, objects, string
 
 IMAGE_LIMIT = 1 << 20  # bytes of one embedded image
 PAIRS_LIMIT = 16  # shown of each kind
-SAME_ACCURACY = 0.001  # the exported file's accuracy may differ from the network's by this much
+SAME_ACCURACY, SAME_IN_INT8 = 0.001, 0.002  # an exported file's accuracy may differ from the network's by this much
 MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 # name in a sentence, label, key of the value, key of the limit (those of `python -m search.budget --json`)
 LIMITS = (
@@ -174,9 +174,9 @@ def exports(files: RunFiles) -> list[Json]:
                 "format": text.format_name(string(found, "format") or name),
                 "precision": string(found, "precision") or text.NONE,
                 "size": text.size(number(found, "bytes")),
-                "opset": string(found, "opset") or text.NONE,
                 "passed": passed if isinstance(passed, bool) else None,
                 "cosine": text.NONE if (c := number(parity, "min_cosine")) is None else f"{c:.7g}",
+                "mean_cosine": text.NONE if (c := number(parity, "mean_cosine")) is None else f"{c:.7g}",
                 "max_abs": text.significant(number(parity, "max_abs"), 2),
                 "tolerance": tolerance(dig(parity, "tolerance")),
                 "batches": ", ".join(filter(None, map(string, batches))) if isinstance(batches, list) else "",
@@ -219,6 +219,7 @@ def compared(files: RunFiles) -> list[Json]:
         for kind in (kind for kind in results if kind != "network"):
             file = number(results, kind, "accuracy")
             apart = None if network is None or file is None else file - network
+            allowed = SAME_IN_INT8 if kind.endswith("-int8") else SAME_ACCURACY
             rows.append(
                 {
                     "set": set_title(name, results),
@@ -226,7 +227,7 @@ def compared(files: RunFiles) -> list[Json]:
                     "network": text.percent(network),
                     "file": text.percent(file),
                     "difference": text.NONE if apart is None else f"{100 * apart:+.2f} points",
-                    "same": None if apart is None else abs(apart) <= SAME_ACCURACY + 1e-9,
+                    "same": None if apart is None else abs(apart) <= allowed + 1e-9,
                 }
             )
     return rows

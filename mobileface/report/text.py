@@ -11,8 +11,9 @@ FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "coreml": "Core ML"}
 
 
 def format_name(name: str) -> str:
-    """An export's format as people write it."""
-    return FORMATS.get(name, name)
+    """An export's format as people write it, its precision behind: onnx-int8 -> ONNX int8."""
+    kind, _, precision = name.partition("-")
+    return " ".join(filter(None, (FORMATS[kind], precision))) if kind in FORMATS else name
 
 
 def visible(text: str) -> str:

@@ -43,7 +43,7 @@ from mobileface.training.runlog import RunLog
 from mobileface.training.schedule import learning_rate
 from mobileface.training.terms import weigh
 from mobileface.training.trainer import Trainer, micro_batch, note_skipped, prepare
-from mobileface.training.validation import validate
+from mobileface.training.validation import in_words, validate
 from mobileface.training.views import embed
 from mobileface.training.watch import watch
 
@@ -80,6 +80,8 @@ def _train(trainer: Trainer, facts: dict[str, Any], console: Console, workers: i
     _write(log, {"event": "resume" if seen else "start", "images": seen, **facts})
     try:
         with Interrupt() as interrupt:
+            if plan.start is not None and trainer.held is not None and state.best is None and seen == 0:
+                save(trainer, log, trainer.say)  # what was there is judged as well, and stays the best if it is
             while True:
                 _run_phase(trainer, log, console, interrupt, default_workers() if workers is None else workers)
                 tensors, saved = _end_phase(trainer)
@@ -167,9 +169,8 @@ def _next_phase(trainer: Trainer, log: RunLog | None, tensors: dict[str, Tensor]
     trainer.network.load_state_dict(checkpoint.part(tensors, "network."))  # a momentum encoder begins as its copy
     trainer.begin_phase(state.phase + 1)
     margins = [_margin(trainer.plan.phases[number]) for number in (state.phase, state.phase + 1)]
-    other: tuple[str, ...] = (
-        () if margins[0] == margins[1] else ("classification.margin.",)
-    )  # statistics of another quality
+    other: tuple[str, ...] = ("ranges.",)  # what begin_phase has observed holds
+    other += () if margins[0] == margins[1] else ("classification.margin.",)  # statistics of another quality
     queues = [_queue(trainer.plan.phases[number]) for number in (state.phase, state.phase + 1)]
     other += () if queues[0] == queues[1] else ("contrastive.queue.",)  # features of another encoder
     checkpoint.start_from(tensors, trainer.network, trainer.terms, other)
@@ -244,14 +245,20 @@ def _draw_seed(trainer: Trainer, number: int) -> int:
 def _gradients_meet(trainer: Trainer, last: bool) -> Any:
     """The network's gradients are summed over ranks in the last part's backward pass only."""
     network = trainer.forward
-    return network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext()
+    if isinstance(network, DistributedDataParallel) and trainer.int8 is None and not last:
+        return network.no_sync()
+    return nullcontext()
 
 
 def _sum_and_measure_gradients(trainer: Trainer) -> Tensor:
-    """Sum the terms' gradients over ranks (the centres' are whole already); the norm of all of them."""
+    """Sum the terms' gradients over ranks (the centres' are whole already); the norm of all of them.
+
+    The network's have met in the backward pass, but for a phase in int8, which does not run its wrapper.
+    """
     cut = checkpoint.cut_over_ranks(trainer.terms)
     common = [p for p in trainer.terms.parameters() if p.requires_grad and p not in cut]
-    sum_gradients(common)
+    own = [] if trainer.int8 is None else [p for p in trainer.network.parameters() if p.requires_grad]
+    sum_gradients([*own, *common])
     whole = [p.grad for p in [*trainer.network.parameters(), *common] if p.grad is not None]
     parts = [p.grad for p in cut if p.grad is not None]
     length = torch.nn.utils.get_total_norm(whole)
@@ -267,9 +274,9 @@ def save(trainer: Trainer, log: RunLog | None, say: Any | None) -> None:
         score = {} if trainer.held is None else _score(trainer)
         if score:
             _write(log, {"event": "validation", "images": state.before + state.seen, **score})
-            say(f"{state.before + state.seen:,} images: held-out AUC {score['auc']:.4f}, EER {score['eer']:.4f}")
+            say(f"{state.before + state.seen:,} images: {in_words(score)}")
         if trainer.watched is not None:
-            row = watch(trainer.network, trainer.terms, trainer.watched, trainer.device)
+            row = watch(trainer.judged, trainer.terms, trainer.watched, trainer.device)
             _write(log, {"event": "quality", "images": state.before + state.seen, **row})
         better = state.best is None or not score or score["auc"] >= state.best
         state.stale = 0 if state.best is None or not score or score["auc"] > state.best else state.stale + 1
@@ -288,7 +295,7 @@ def _score(trainer: Trainer) -> dict[str, float]:
     """The validation's numbers: the first rank's, since all must decide alike whether a phase is over."""
     assert trainer.held is not None
     names = trainer.held.numbers
-    found = validate(trainer.network, trainer.held, trainer.device) if rank() == 0 else dict.fromkeys(names, 0.0)
+    found = validate(trainer.judged, trainer.held, trainer.device) if rank() == 0 else dict.fromkeys(names, 0.0)
     own = torch.tensor([found[name] for name in names], dtype=torch.float64, device=trainer.device)
     return dict(zip(names, sum_over_ranks(own).tolist(), strict=True))
 

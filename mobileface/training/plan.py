@@ -82,7 +82,7 @@ class Data(Table):
     @model_validator(mode="after")
     def _one_root(self) -> Data:
         if self.synthetic and self.root != ".":
-            raise ValueError(f"synthetic faces lie in the cache; leave root (--data), here {self.root!r}, out")
+            raise ValueError(f"synthetic faces lie in the cache; leave root (--data), here {self.root[:80]!r}, out")
         return self
 
 
@@ -123,9 +123,10 @@ class BudgetLimits(Table):
 
 
 class Export(Table):
-    """Formats to write and to prove equal."""
+    """Formats and precisions to write and to prove equal."""
 
-    formats: list[Literal["onnx"]] = Field(["onnx"])
+    formats: list[Literal["onnx", "coreml", "tflite", "web"]] = Field(["onnx"])
+    precisions: list[Literal["fp32", "fp16", "int8"]] = Field(["fp32"], min_length=1)
 
 
 class Checkpoint(Table):
@@ -173,6 +174,13 @@ class Plan(Table):
         return self
 
     @model_validator(mode="after")
+    def _quantises_or_recomputes(self) -> Plan:
+        rounded = next((phase.name for phase in self.phases if phase.quantise), None)
+        if rounded and self.activation_checkpointing:
+            raise ValueError(f"phase {rounded}: quantise goes with activation_checkpointing: false alone")
+        return self
+
+    @model_validator(mode="after")
     def _teacher_is_there(self) -> Plan:
         taught = any(isinstance(term, TAUGHT) for phase in self.phases for term in phase.terms)
         if taught and self.teacher is None:
@@ -207,6 +215,14 @@ def read_plan(path: Path, overrides: list[str] | None = None) -> Plan:
     for override in overrides or []:
         _override(data, override)
     return parse_plan(data, str(path))
+
+
+def parse_export(data: dict[str, Any], source: str) -> Export:
+    """Validate the export part of a plan alone, as `parse_plan` does the whole."""
+    try:
+        return Export.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{source}: {explain(error, Export)}") from None
 
 
 def parse_plan(data: dict[str, Any], source: str) -> Plan:

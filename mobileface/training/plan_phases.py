@@ -71,7 +71,11 @@ Sampler = Annotated[
 
 
 class Phase(Table):
-    """One stretch of training. Lengths are in images seen."""
+    """One stretch of training. Lengths are in images seen.
+
+    quantise: the network is trained, and judged, as what int8 makes of it, so that its weights learn to bear that; its
+    batch norms stand still, and the result is a float network as any other.
+    """
 
     name: str = Field("phase-1", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     images: Positive = 1_000_000
@@ -82,6 +86,7 @@ class Phase(Table):
     schedule: Schedule = Schedule()
     sampler: Sampler = PlainSampler(kind="plain")
     views: Views = Views()
+    quantise: Literal["int8"] | None = None
     terms: list[Term] = Field([Classification(kind="classification")], min_length=1)
 
     @model_validator(mode="after")
@@ -97,7 +102,7 @@ class Phase(Table):
         elif all("degraded" not in views_of(term) for term in self.terms):
             raise ValueError("views.degraded: no term reads that view")
         if "octuplet" in kinds and not (isinstance(self.sampler, PKSampler) and self.sampler.images > 1):
-            raise ValueError("terms: octuplet wants two images of each identity, sampler: {kind: pk, images: 2}")
+            raise ValueError("terms: octuplet wants two or more images of an identity, sampler: {kind: pk, images: 2}")
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} is no multiple of accumulate {self.accumulate}")
         if self.batch // self.accumulate < 2:

@@ -174,7 +174,7 @@ def _named(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value not in NAMED:
-        raise ValueError(f"{value!r} is no set of steps here; wanted a list, or one of {', '.join(NAMED)}")
+        raise ValueError(f"{value[:80]!r} is no set of steps here; wanted a list, or one of {', '.join(NAMED)}")
     return NAMED[value]
 
 

@@ -24,7 +24,7 @@ from mobileface.embedders.contract import Embedder, InputContract
 from mobileface.embedders.network import NetworkEmbedder
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import InputError
-from mobileface.files import cache_folder
+from mobileface.files import cache_folder, sha256
 from mobileface.training.plan import Plan, Source, Synthetic, Teacher
 
 log = logging.getLogger(__name__)
@@ -42,14 +42,27 @@ def data_root(plan: Plan) -> Path:
 def start_folder(plan: Plan) -> Path:
     """The run folder that the plan begins with. InputError where it is none."""
     assert plan.start is not None
-    folder = data_root(plan) / plan.start
+    wanted = "a run folder, of a training or of mobileface import"
+    folder = _model("start", plan.start, data_root(plan), wanted)
     for name in ("arch.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise InputError(
-                f"start: {folder}: holds no {name}; wanted a run folder, of a training or of mobileface import, as an "
-                "absolute path or one inside data.root (--data)"
-            )
+            raise InputError(f"start: {folder}: holds no {name}; wanted {wanted}")
     return folder
+
+
+def start_weights(plan: Plan) -> str | None:
+    """Hash of the weights that the plan begins with, if it names any."""
+    return None if plan.start is None else sha256(start_folder(plan) / "model.safetensors")
+
+
+def _model(key: str, name: str, root: Path, wanted: str) -> Path:
+    """A model that a plan names: in the working directory, as on the command line, or else inside the data root."""
+    folders = dict.fromkeys([Path.cwd(), root.absolute()])
+    for folder in folders:
+        if (folder / name).exists():
+            return folder / name
+    looked = "not found" if Path(name).is_absolute() else f"not found in {' nor in '.join(map(str, folders))}"
+    raise InputError(f"{key}: {name}: {looked}; wanted {wanted}")
 
 
 def write_synthetic_once(wanted: Synthetic, root: Path, console: Console) -> None:
@@ -116,7 +129,8 @@ def open_teacher(teacher: Teacher, root: Path) -> Embedder:
     """The plan's teacher as an embedder."""
     given = teacher.contract
     contract = None if given is None else InputContract.from_dict(given.model_dump())
-    return open_embedder(root / teacher.model, contract, threads=_threads(teacher))
+    path = _model("teacher.model", teacher.model, root, "an ONNX file or a run folder")
+    return open_embedder(path, contract, threads=_threads(teacher))
 
 
 def _batch_a_thread(teacher: Teacher) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -43,9 +43,9 @@ def teacher_targets(
     the flip where the teacher's contract says so.
 
     Kept under `cache`, one file for each PART images of a source, keyed by the teacher's hash, its contract and the
-    source's names and sizes: what was embedded before an interrupt is not embedded again. An image that does not
-    decode gets zeros; training skips it as well. `threads` batches are embedded at a time, and give the same whatever
-    their number.
+    source's names and sizes; what an interrupted part had lies beside it and is not embedded again. An image that does
+    not decode gets zeros; training skips it as well. `threads` batches are embedded at a time, and give the same
+    whatever their number.
     """
     targets, done = np.zeros((len(faces), teacher.dim), np.float32), 0
     for source in faces.sources:
@@ -58,8 +58,7 @@ def teacher_targets(
             if (found := _cached(path, part.shape)) is not None:
                 part[:] = found
             else:
-                _embed_all(teacher, source, rows, part, partial(_count, progress, done), threads)
-                checkpoint.save(path, {TARGETS: torch.from_numpy(part)}, {})
+                _embed_part(teacher, source, rows, part, path, partial(_count, progress, done), threads)
             done += len(rows)
     return targets
 
@@ -82,37 +81,61 @@ def labels_told_apart(targets: NDArray[np.float32], labels: NDArray[np.int64]) -
     return scores.auc(*scores.roc(cosines, same))
 
 
-def _cached(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-    """The cached targets, or None where there are none or they are damaged."""
+def _cached(path: Path, shape: tuple[int, ...] | None) -> NDArray[np.float32] | None:
+    """The cached targets, of this shape unless None; None where there are none or they are damaged."""
     try:
         part = checkpoint.load(path)[0][TARGETS]  # its checksum finds every damaged byte
     except (InputError, KeyError):
         return None
-    return part.numpy() if part.shape == shape and part.dtype == torch.float32 else None
+    return part.numpy() if shape in (None, tuple(part.shape)) and part.dtype == torch.float32 else None
 
 
 def _count(progress: Callable[[int], None], before: int, done: int) -> None:
     progress(before + done)
 
 
-def _embed_all(
+def _embed_part(
     teacher: Embedder,
     source: FaceSource,
     rows: range,
     out: NDArray[np.float32],
+    path: Path,
     progress: Callable[[int], None],
     threads: int,
 ) -> None:
-    """Fill `out`, (len(rows), D), batch by batch. With one thread for the teacher, a second one reads ahead."""
-    batches = [rows[first : first + BATCH] for first in range(0, len(rows), BATCH)]
+    """Fill `out`, (len(rows), D), and keep it as `path`; from where an interrupt or an error ended it the last time."""
+    begun = path.with_suffix(".begun.safetensors")
+    first = done = 0
+    if (found := _cached(begun, None)) is not None and found.shape[1:] == out.shape[1:] and len(found) <= len(out):
+        first = done = len(found)
+        out[:first] = found
+    try:
+        for done in _embed_all(teacher, source, rows, out, first, threads):
+            progress(done)
+    except BaseException:
+        if done:
+            checkpoint.save(begun, {TARGETS: torch.from_numpy(out[:done])}, {})
+        raise
+    checkpoint.save(path, {TARGETS: torch.from_numpy(out)}, {})
+    begun.unlink(missing_ok=True)
+
+
+def _embed_all(
+    teacher: Embedder, source: FaceSource, rows: range, out: NDArray[np.float32], first: int, threads: int
+) -> Iterator[int]:
+    """Fill `out`, (len(rows), D), batch by batch from row `first` on; gives how many are filled.
+
+    With one thread for the teacher, a second one reads ahead.
+    """
+    batches = [rows[start : start + BATCH] for start in range(first, len(rows), BATCH)]
     in_turn = Lock() if threads == 1 else nullcontext()
     pool = ThreadPoolExecutor(max(2, threads))
     try:
         work = partial(_embed, teacher, source, rows.start, out, in_turn)
         for batch, _ in zip(batches, pool.map(work, batches), strict=True):
-            progress(batch.stop - rows.start)
-    finally:  # after an error or Ctrl-C, only the batches at hand are waited for
-        pool.shutdown(cancel_futures=True)
+            yield batch.stop - rows.start
+    finally:  # after an error or Ctrl-C nothing is waited for: batches at hand fill rows that nobody reads
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _embed(

@@ -142,7 +142,7 @@ def memory_line(phase: Phase, num_classes: int, dim: int, teacher_dim: int | Non
         needed["second gradient"] = needed["gradient"]  # until it is added to the first
     for term in phase.terms:
         if isinstance(term, ContrastivePlan) and term.queue != "batch":
-            copies = 7 if term.queue == "proxy" else 3  # what is kept, and what a step makes of it
+            copies = 2 if term.queue == "proxy" else 1
             needed["queue"] = 4 * dim * (term.size or num_classes) * copies
     if "centre" in kinds:
         needed["centre loss"] = 4 * 4 * dim * num_classes  # on every rank; gradient and optimizer as well

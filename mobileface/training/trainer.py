@@ -24,6 +24,7 @@ from mobileface.embedders.network import load_network
 from mobileface.errors import InputError
 from mobileface.losses.distill_logits import class_centres
 from mobileface.models import build
+from mobileface.models.quantised import Int8Network
 from mobileface.training import checkpoint
 from mobileface.training.device import Network, compiled, over_ranks, pick_device, pick_precision
 from mobileface.training.plan import Plan
@@ -31,7 +32,7 @@ from mobileface.training.plan_phases import Optimizer, Phase
 from mobileface.training.plan_terms import LogitDistillation
 from mobileface.training.plan_views import steps as plan_steps
 from mobileface.training.recompute import recompute_blocks
-from mobileface.training.sources import start_folder
+from mobileface.training.sources import start_folder, start_weights
 from mobileface.training.terms import build_terms, check_terms, memory_line
 from mobileface.training.validation import HeldOut, held_out
 from mobileface.training.watch import Watched, watch_sample
@@ -50,7 +51,7 @@ class State:
     stale: int = 0  # validations since then
     done: list[dict[str, Any]] = field(default_factory=list)  # facts of the phases that are over
     skipped: list[str] = field(default_factory=list)  # bad images, by name
-    inputs: str = ""  # hash of the data and the teacher's targets, which a resumed run must find again
+    inputs: str = ""  # hash of data, teacher and start, which a resumed run must find again
 
 
 @dataclass
@@ -78,6 +79,12 @@ class Trainer:
     optimizer: torch.optim.Optimizer = field(init=False)
     stream: FaceStream = field(init=False)
     phase: Phase = field(init=False)
+    int8: Int8Network | None = field(init=False)  # the network as int8 would have it, where the phase trains that
+
+    @property
+    def judged(self) -> nn.Module:
+        """What the phase trains, to be validated: the network, or what int8 makes of it."""
+        return self.network if self.int8 is None else self.int8
 
     @property
     def last(self) -> Path:
@@ -146,8 +153,21 @@ class Trainer:
         degraded = None if phase.views.degraded is None else plan_steps(phase.views.degraded)
         steps = plan_steps(phase.views.clean)
         self.stream = FaceStream(self.faces, sampler, steps, self.plan.seed, number, degraded, phase.batch)
+        self.int8 = self._quantised() if phase.quantise else None
+        if self.int8 is not None:
+            self.terms["ranges"] = self.int8.ranges  # no term, but saved with them
+
+    def _quantised(self) -> Int8Network:
+        """The network in int8, its ranges those of training images, the same on every rank."""
+        sample, _ = watch_sample(self.faces, self.split, min(RANGED, len(self.split.train)), self.plan.seed)
+        assert sample is not None
+        quantised = Int8Network(self.network).to(self.device)
+        for images in torch.from_numpy(sample.images).split(32):
+            quantised.observe(images.to(self.device).permute(0, 3, 1, 2).float())
+        return quantised
 
 
+RANGED = 64  # training images that the ranges of an int8 phase are taken from, before its first step
 SAID = {
     "left_out": "{} images without a label are left out",
     "short": "{} identities have fewer images than a batch takes of each; theirs repeat",
@@ -180,7 +200,12 @@ def prepare(
     if held is None:
         say("no held-out identities to compare: the last checkpoint counts as the best")
         if tired := [phase.name for phase in plan.phases if phase.patience]:
-            raise InputError(f"phase {tired[0]}: patience needs a score, and nobody is held out (data.validate)")
+            raise InputError(
+                f"phase {tired[0]}: patience needs a score, and nobody is held out; wanted patience: 0, or "
+                "data.validate.identities above 0"
+            )
+    else:
+        say(held.described())
     watched, unwatched = watch_sample(faces, split, plan.watch, plan.seed)
     trainer = Trainer(
         plan=plan,
@@ -199,7 +224,7 @@ def prepare(
         held=held,
         watched=watched,
         say=say,
-        state=State(inputs=_inputs(faces, targets, online)),
+        state=State(inputs=_inputs(faces, targets, online, start_weights(plan))),
     )
     for number in range(len(plan.phases)):
         trainer.check_phase(number)
@@ -210,8 +235,8 @@ def prepare(
     note_skipped(trainer, [*skipped, *unwatched])
     if plan.activation_checkpointing and plan.compile == "auto":
         say("activation_checkpointing: trained without torch.compile")
-    sizes = sorted({embedded_at_once(phase) for phase in plan.phases[trainer.state.phase :]})
-    wanted = "off" if plan.activation_checkpointing else plan.compile
+    sizes = sorted({embedded_at_once(phase) for phase in plan.phases[trainer.state.phase :] if not phase.quantise})
+    wanted = "off" if plan.activation_checkpointing or not sizes else plan.compile
     trainer.forward, is_compiled = compiled(network, wanted, sizes, device, precision, say)
     trainer.forward = over_ranks(trainer.forward)
     facts = {
@@ -252,7 +277,9 @@ def embedded_at_once(phase: Phase) -> int:
 def _restore(trainer: Trainer) -> None:
     tensors, saved = checkpoint.load(trainer.last)
     if saved["inputs"] != trainer.state.inputs:
-        raise InputError(f"{trainer.run}: was begun with other training images or another teacher; give another --out")
+        raise InputError(
+            f"{trainer.run}: was begun with other training images, another teacher or another start; give another --out"
+        )
     known = {f.name for f in fields(State)}
     state = State(**{key: value for key, value in saved.items() if key in known})
     trainer.begin_phase(state.phase)
@@ -281,28 +308,38 @@ def make_optimizer(settings: Optimizer, network: nn.Module, terms: nn.Module) ->
 
 def _check_classes(phase: Phase, split: Split) -> None:
     if len(split.train) < phase.batch:
-        raise InputError(f"{len(split.train)} training images are fewer than one batch of {phase.batch}")
+        raise InputError(
+            f"phase {phase.name}: {len(split.train)} training images are fewer than one batch of {phase.batch}; wanted "
+            f"{f'batch: {len(split.train)} or less' if len(split.train) > 1 else 'two images or more'}"
+        )
     kinds = {term.kind for term in phase.terms}
     over = kinds & {"classification", "centre", "logit_distillation"}
     if over and split.num_classes < 2:
-        raise InputError(f"{min(over)} needs two identities or more to train on, found {split.num_classes}")
+        raise InputError(
+            f"phase {phase.name}: {min(over)} needs two identities or more to train on, found {split.num_classes}; "
+            "wanted images with labels, or, to learn from a teacher alone, terms: [distillation] and "
+            "teacher: {model: FILE}"
+        )
     if kinds := kinds & {"classification", "centre"}:
         unlabelled = int((split.classes[split.train] < 0).sum())
         if unlabelled and phase.sampler.kind == "plain":
             raise InputError(
-                f"{unlabelled} training images have no label (labelled: false, or blends); {min(kinds)} needs one for "
-                "each (the samplers pk and class_uniform leave such images out)"
+                f"phase {phase.name}: {unlabelled} training images have no label (labelled: false, or blends), and "
+                f"{min(kinds)} needs one for each; wanted sampler: class_uniform or pk, which leave such images out"
             )
 
 
-def _inputs(faces: FaceSet, targets: NDArray[np.float32] | None, online: Embedder | None) -> str:
-    """Hash of the images' names and sizes, their labels, and what the teacher said of them, or who it is."""
+def _inputs(faces: FaceSet, targets: NDArray[np.float32] | None, online: Embedder | None, start: str | None) -> str:
+    """Hash of the images' names and sizes, their labels, what the teacher said of them, or who it is, and the weights
+    begun with, of which `start` is a hash."""
     digest = hashlib.sha256(faces.fingerprint().encode() + faces.labels.tobytes())
     if online is not None:
         digest.update(json.dumps([online.sha256, online.contract.to_dict()], sort_keys=True).encode())
     for more in (targets, faces.scores):
         if more is not None:
             digest.update(np.ascontiguousarray(more).data)
+    if start is not None:
+        digest.update(start.encode())
     return digest.hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from mobileface.evaluation import scores
 
 MAX_IMAGES = 2000  # images of held-out identities that are embedded at each validation
 BATCH = 100
+AT = "auc_at_"
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,20 @@ class HeldOut:
     second: NDArray[np.int64]
     same: NDArray[np.bool_]
     sides: Sequence[int] = (SIZE,)
+    people: int = 0
+
+    def described(self) -> str:
+        """Who judges, in one line."""
+        sides = "" if list(self.sides) == [SIZE] else f", one image of each at {', '.join(map(str, self.sides))} px"
+        return (
+            f"validation: {self.people:,} people held out, {len(self.images):,} images, {len(self.same):,} pairs "
+            f"({self.same.sum():,} of one person){sides}"
+        )
 
     @property
     def numbers(self) -> list[str]:
         """What `validate` gives."""
-        return ["auc", "eer", *(f"auc_at_{side}" for side in self.sides if len(self.sides) > 1)]
+        return ["auc", "eer", *(f"{AT}{side}" for side in self.sides if len(self.sides) > 1)]
 
 
 def held_out(
@@ -58,7 +68,14 @@ def held_out(
     if not same.any() or same.all():
         return None, skipped
     pairs = (first.astype(np.int64), second.astype(np.int64), same)
-    return HeldOut(torch.from_numpy(np.stack(images)), *pairs, sides), skipped
+    return HeldOut(torch.from_numpy(np.stack(images)), *pairs, sides, len(np.unique(owner))), skipped
+
+
+def in_words(score: Mapping[str, float]) -> str:
+    """What `validate` gives, for one line; of each side the AUC."""
+    each = [f"{name.removeprefix(AT)} px {value:.4f}" for name, value in score.items() if name.startswith(AT)]
+    sides = f" ({', '.join(each)})" if each else ""
+    return f"held-out AUC {score['auc']:.4f}{sides}, EER {score['eer']:.4f}"
 
 
 @torch.inference_mode()

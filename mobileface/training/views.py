@@ -25,7 +25,7 @@ def embed(trainer: Trainer, batch: Batch, seed: int) -> tuple[Forward, Tensor]:
     labels, teacher, scores = _rows(trainer, batch)  # before the network: a GPU is not waited for
     with autocast(trainer.device, trainer.precision):
         torch.manual_seed(seed)  # dropout draws from torch's own generator
-        embedded = trainer.forward(pixels)
+        embedded = (trainer.int8 or trainer.forward)(pixels)
     clean = pixels[: len(batch.images)]
     if trainer.online is not None and _is_taught(trainer.phase):
         with autocast(trainer.device, trainer.precision):

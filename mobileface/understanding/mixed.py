@@ -133,7 +133,8 @@ def _queue(tensors: dict[str, Tensor], dim: int, centres: Tensor | None) -> tupl
     size = len(tensors["labels"])
     queue = Queue(size, dim) if centres is None else ProxyQueue(size, dim, Centres(lambda: centres))
     queue.eval().load_state_dict(tensors)
-    features, labels = queue.negatives(torch.zeros(0, dim), torch.zeros(0, dtype=torch.int64))
+    pieces = queue.negatives(torch.zeros(0, dim), torch.zeros(0, dtype=torch.int64))
+    features, labels = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     filled = labels >= 0
     return features[filled].double().numpy(), labels[filled].numpy()
 

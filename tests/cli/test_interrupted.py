@@ -7,17 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from mobileface.cli import main
 from mobileface.embedders import opening
-from mobileface.training import checkpoint, loop
+from mobileface.training import checkpoint, loop, teaching
 from tests.cli.output import Captured, one_line
 from tests.disks import mounted
 
@@ -38,6 +39,37 @@ def test_a_training_that_is_interrupted(
     assert captured.err == "interrupted; what was saved stays, and the same command goes on from there\n"
     assert main(["train", str(recipe), "--out", str(tmp_path / "run")]) == 0
     assert "going on from 4 images" in capsys.readouterr().out
+
+
+def test_ctrl_c_while_the_teacher_embeds(
+    trained: Path, shared_faces: Path, make_plan_data: Callable[..., dict[str, Any]], tmp_path: Path, capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """One line, and what was embedded by then is not embedded again."""
+    taught = make_plan_data(
+        shared_faces, phase={"images": 8, "terms": ["distillation"]}, teacher={"model": str(trained)}
+    )
+    (tmp_path / "taught.yaml").write_text(yaml.safe_dump(taught))
+    monkeypatch.setattr(teaching, "BATCH", 4)
+    embed, embedded = teaching._embed, []
+
+    def counted(*arguments: Any) -> None:
+        embedded.append(arguments[-1])
+        embed(*arguments)
+        if len(embedded) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(teaching, "_embed", counted)
+    assert main(["train", str(tmp_path / "taught.yaml"), "--out", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().err == "interrupted; what was saved stays, and the same command goes on from there\n"
+    (begun,) = (tmp_path / "cache" / "teachers").iterdir()
+    kept = len(checkpoint.load(begun)[0][teaching.TARGETS])
+    assert kept % 4 == 0
+    assert 0 < kept < 30
+    embedded.clear()
+    monkeypatch.setattr(teaching, "_embed", lambda *arguments: (embedded.append(arguments[-1]), embed(*arguments)))
+    assert main(["train", str(tmp_path / "taught.yaml"), "--out", str(tmp_path / "run")]) == 0
+    assert sorted(i for batch in embedded for i in batch) == list(range(kept, 30))
 
 
 @pytest.mark.parametrize("command", ["evaluate", "clean"])

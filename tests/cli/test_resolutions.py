@@ -110,9 +110,12 @@ def test_two_models_from_files_to_page(root: Path, tmp_path: Path, capsys: Captu
     assert len({model["model_sha256"] for model in numbers["models"]}) == 2
     assert (numbers["sets"][0]["pairs"], numbers["sets"][0]["images"]) == (8, 12)
     first = numbers["results"][0]["rows"][0]
-    assert lines[0].startswith(f"judge<i>, before, cross: 9 px {first['accuracy']:.4f}, 20 px ")
-    assert len(lines) == 5
-    assert lines[4] == f"page: {tmp_path / 'out' / 'resolutions.html'}"
+    assert lines[0] == "judge<i>, before: accuracy by side of the second image (cross), of both images (same)"
+    assert lines[1].startswith(f"    9 px  cross {first['accuracy']:.4f}  same ")
+    assert [line[:8] for line in lines[1:5]] == ["    9 px", "   20 px", "  112 px", "    mean"]
+    assert lines[5].startswith("judge<i>, after: accuracy by side of")
+    assert len(lines) == 11
+    assert lines[10] == f"page: {tmp_path / 'out' / 'resolutions.html'}"
     page = Page((tmp_path / "out" / "resolutions.html").read_text(encoding="utf-8"))
     assert len(page.ids) == len(set(page.ids))
     assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
@@ -167,7 +170,7 @@ def test_a_contract_is_for_the_foreign_file_alone(root: Path, foreign: Path, tmp
         (["before", "--on", "xqlfw"], "xqlfw: not found, wanted xqlfw; --data says where xqlfw/ lies"),
         (["before", "--on", "lwf"], "'lwf' is no known pair set (did you mean 'lfw'?)"),
         (["before", "--flip", "both"], "--flip is 'both', wanted sum or none"),
-        (["before", "gone"], "gone: not found, wanted a run folder or an .onnx file"),
+        (["before", "gone"], "gone: not found, wanted a run folder"),
         (["before", *CONTRACT], "a run folder takes RGB in 0..255 and needs no contract; leave --scale out"),
         (["before/model.safetensors", *CONTRACT], "carries its own input contract; leave --scale, --mean and --std"),
         (["foreign.onnx"], "foreign.onnx: does not say how its input is normalised, wanted --scale"),

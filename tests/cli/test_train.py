@@ -26,7 +26,9 @@ def test_a_training_and_a_second_one_in_its_folder(recipe: Path, tmp_path: Path,
     weights = (run / "model.safetensors").stat().st_mtime_ns
     assert main(["train", str(recipe), "--out", str(run)]) == 0
     assert (run / "model.safetensors").stat().st_mtime_ns == weights
-    capsys.readouterr()
+    said = capsys.readouterr().out
+    assert f"{run}: this training is done, 16 images; to train anew give another --out" in said
+    assert "start: " in said
     assert main(["train", str(recipe), "--out", str(run), "--set", "phases.0.optimizer.lr=0.5"]) == 2
     one_line(capsys, str(run), "another plan", "phases.0.optimizer.lr=0.05 there", "phases.0.optimizer.lr=0.5 here")
 
@@ -45,6 +47,7 @@ def test_a_training_and_a_second_one_in_its_folder(recipe: Path, tmp_path: Path,
         (["--set", "data.train.0.labelled=false"], 2, ["none of 30 training images", "labelled: false"]),
         (["--set", "data.min_images=50"], 2, ["data.min_images 50 leaves 0 of 5 identities"]),
         (["--set", "phases.0.batch=100"], 2, ["18 training images are fewer than one batch of 100"]),
+        (["--set", "data.validate.identities=0.9"], 2, ["holds out 4 of 5 identities", "wanted at most 0.6, or 0"]),
         (["--data", "nowhere"], 2, ["nowhere/faces: is not a folder"]),
     ],
 )

@@ -41,6 +41,12 @@ def rec(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def open_rec(tmp_path: Path) -> Callable[[Path], RecordFaces]:
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that write hundreds of small files and pull no plug: to wait for the disk is nearly all they do."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
+@pytest.fixture
+def open_rec(tmp_path: Path, no_fsync: None) -> Callable[[Path], RecordFaces]:
     """`open_rec(path)`, with the index in this test's cache folder."""
     return lambda rec: RecordFaces(rec, tmp_path / "cache")

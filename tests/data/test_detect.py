@@ -184,8 +184,11 @@ def test_landmarks_that_coincide_have_no_upright(detector: Detector) -> None:
 def test_a_file_that_is_missing_or_too_large(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no\.onnx: no such face detector; wanted a YuNet file"):
         Detector(tmp_path / "no.onnx")
-    with pytest.raises(InputError, match="no such face detector"):
+    with pytest.raises(InputError, match="is a folder; wanted a YuNet file such as"):
         Detector(tmp_path)
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    with pytest.raises(InputError, match=r"empty\.onnx: is empty; wanted a YuNet face detector"):
+        Detector(tmp_path / "empty.onnx")
     with (tmp_path / "large.onnx").open("wb") as file:
         file.truncate(MAX_MODEL_BYTES + 1)
     with pytest.raises(InputError, match="is larger than"):
@@ -202,7 +205,7 @@ def foreign() -> bytes:
     return bytes(model.SerializeToString())
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", bytes(1000), foreign])
+@pytest.mark.parametrize("content", [b"hello", bytes(1000), foreign])
 def test_a_foreign_file_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str], content: object) -> None:
     path = tmp_path / "other.onnx"
     path.write_bytes(content() if callable(content) else content)  # type: ignore[arg-type]

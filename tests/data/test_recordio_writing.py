@@ -23,6 +23,7 @@ from tests.data.records import IMAGES, MAGIC, contents, in_one_folder, payloads,
 @given(runs=st.lists(st.tuples(st.integers(0, 2**24 - 1), st.lists(payloads, min_size=1, max_size=4)), min_size=1))
 @example(runs=[(0, [b""])])
 @in_one_folder
+@pytest.mark.usefixtures("no_fsync")
 def test_pack_round_trip(tmp_path: Path, runs: list[tuple[int, list[bytes]]]) -> None:
     given_images = [(label, image) for label, group in dict(runs).items() for image in group]
     rec = Path(tempfile.mkdtemp(dir=tmp_path)) / "train.rec"  # the cache tells files of one path by size and time

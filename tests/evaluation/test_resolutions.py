@@ -171,7 +171,10 @@ def test_every_image_is_embedded_once_a_side(pairs: PairSet, flip: str) -> None:
     """As `at_side` makes it of the clean one, then mirrored; 75 images are two batches."""
     embedder, seen = Grid(), []
     embed_at(embedder, pairs, SIDES, flip, lambda done, total: seen.append((done, total)))
-    assert seen == [(64, 75), (75, 75)]
+    sides = len(SIDES)
+    assert seen == [(64 * side, 75 * sides) for side in range(1, sides + 1)] + [
+        (64 * sides + 11 * side, 75 * sides) for side in range(1, sides + 1)
+    ]
     wanted = []
     for i in range(len(pairs.images)):
         for side in SIDES:

@@ -247,6 +247,33 @@ def test_embeddings_of_zeros_are_refused() -> None:
 
 def test_embeddings_keep_the_order_of_the_images() -> None:
     pairs = make_set()
-    found = embed(Corners(), pairs, "none")
-    raw = [Corners()(decode(pairs.read(i), "x")[None])[0] for i in range(160)]
-    np.testing.assert_array_equal(found, raw)
+    raw = np.stack([Corners()(decode(pairs.read(i), "x")[None])[0] for i in range(160)])
+    flipped = np.stack([Corners()(decode(pairs.read(i), "x")[None, :, ::-1].copy())[0] for i in range(160)])
+    single, judged = embed(Corners(), pairs, "none")
+    np.testing.assert_array_equal(single, raw)
+    np.testing.assert_array_equal(judged, raw)
+    single, judged = embed(Corners(), pairs, "sum")
+    np.testing.assert_array_equal(single, raw)
+    np.testing.assert_array_equal(judged, raw + flipped)
+
+
+@pytest.mark.parametrize("with_identity", [True, False])
+def test_thresholds_of_single_embeddings(with_identity: bool) -> None:
+    """The lowest that keeps the FAR among all impostor pairs, by a slow loop, whatever the flip."""
+    pairs = make_set(with_identity=with_identity)
+    units = np.stack([Corners()(decode(pairs.read(i), "x")[None])[0] for i in range(160)]).astype(np.float64)
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    if pairs.identity is None:
+        impostors = [
+            units[a] @ units[b] for a, b, s in zip(pairs.first, pairs.second, pairs.same, strict=True) if not s
+        ]
+    else:
+        who = pairs.identity
+        impostors = [units[i] @ units[j] for i in range(160) for j in range(i) if who[i] != who[j]]
+    for flip in ("none", "sum"):
+        found = evaluate(Corners(), pairs, flip).result["single_thresholds"]
+        assert found.keys() == ({"1e-3", "1e-4"} if with_identity else set())  # 100 listed impostors resolve neither
+        for far, threshold in found.items():
+            most = int(float(far) * len(impostors) + 1e-9)
+            assert sum(score >= threshold + 1e-6 for score in impostors) <= most
+            assert sum(score >= threshold - 1e-6 for score in impostors) >= most + 1

@@ -24,7 +24,7 @@ from mobileface.arch import ACTIVATIONS
 from mobileface.embedders.contract import InputContract
 from mobileface.embedders.onnx import OnnxEmbedder
 from mobileface.embedders.opening import open_embedder
-from mobileface.errors import CheckFailed, InputError
+from mobileface.errors import CheckFailed
 from mobileface.zoo import ZOO
 from search.cost import cost
 from tests.strategies import LGAF_SETTINGS, lgaf_setting
@@ -70,7 +70,8 @@ def check(path: Path, network: nn.Module, images: Pixels, batches: tuple[int, ..
 @pytest.mark.parametrize("name", [*SMALL, *LARGE])
 def test_file_gives_what_the_network_gives(tmp_path: Path, make: Make, images: Pixels, name: str) -> None:
     network = make(ZOO[name])
-    embedder = export_onnx(network, tmp_path / "net.onnx", {})
+    export_onnx(network, tmp_path / "net.onnx", {})
+    embedder = OnnxEmbedder(tmp_path / "net.onnx")
     check(tmp_path / "net.onnx", network, images, (1, 3, 8))
     raw = exact(network, images)
     np.testing.assert_allclose(embedder(images), raw, atol=2e-5 * np.linalg.norm(raw, axis=1).max())
@@ -127,7 +128,8 @@ def test_zero_embedding_is_no_nan(tmp_path: Path, make: Make, images: Pixels) ->
     network = make()
     network.embedding.bn.weight.data.zero_()
     network.embedding.bn.bias.data.zero_()
-    embedder = export_onnx(network, tmp_path / "net.onnx", {})
+    export_onnx(network, tmp_path / "net.onnx", {})
+    embedder = OnnxEmbedder(tmp_path / "net.onnx")
     found = run(tmp_path / "net.onnx", images)
     assert not found["embedding"].any()
     assert not found["quality"].any()
@@ -137,7 +139,8 @@ def test_zero_embedding_is_no_nan(tmp_path: Path, make: Make, images: Pixels) ->
 def test_what_the_file_says_of_itself(tmp_path: Path, make: Make) -> None:
     metadata = {"mobileface.arch": json.dumps(make().arch.to_dict()), "licence": "“café”, not stated"}
     path = tmp_path / "net.onnx"
-    embedder = export_onnx(make(), path, metadata)
+    export_onnx(make(), path, metadata)
+    embedder = OnnxEmbedder(path)
     model = onnx.load(path)
     found = {entry.key: entry.value for entry in model.metadata_props}
     contract = found.pop("mobileface.contract")
@@ -155,6 +158,19 @@ def test_what_the_file_says_of_itself(tmp_path: Path, make: Make) -> None:
     assert str(Path(__file__).parents[2]).encode() not in content
     export_onnx(make(), tmp_path / "again.onnx", metadata)
     assert (tmp_path / "again.onnx").read_bytes() == content
+
+
+def test_nodes_are_named_by_their_modules(tmp_path: Path, make: Make) -> None:
+    """What stays float in int8 is told by these names."""
+    network = make()
+    export_onnx(network, tmp_path / "net.onnx", {})
+    names = [node.name for node in onnx.load(tmp_path / "net.onnx").graph.node]
+    assert len(set(names)) == len(names)
+    for name, part in network.named_modules():
+        assert (f"{name}/Conv" in names) == isinstance(part, nn.Conv2d)
+        assert (f"{name}/Add" in names) == bool(getattr(part, "residual", False))
+    assert {"network/Sub", "network/Div", "stem.act/Mul", "stem.act/Max"} < set(names)
+    assert [name for name in names if name.startswith("/")] == ["/ReduceL2", "/Clip", "/Div", "/Squeeze"]
 
 
 def test_the_network_stays_as_it_was_and_nothing_is_printed(
@@ -184,14 +200,8 @@ def test_a_file_that_fails_is_not_left(tmp_path: Path, make: Make, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_packages_are_named(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("export.to_onnx.find_spec", lambda name: None if name == "onnxscript" else object())
-    with pytest.raises(InputError, match=r"onnxscript is missing, wanted: pip install 'mobileface\[onnx\]'"):
-        export_onnx(make(), tmp_path / "net.onnx", {})
-
-
 def test_prelu_can_be_kept_for_comparison(tmp_path: Path, make: Make, images: Pixels) -> None:
-    """`benchmarks/onnx_prelu.py` times this file against the rewritten one."""
+    """`benchmarks/onnx_forms.py` times this file against the rewritten one."""
     network = make()
     write_onnx(network, tmp_path / "net.onnx", {})
     assert operators(tmp_path / "net.onnx")["PRelu"] > 5

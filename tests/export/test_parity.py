@@ -60,15 +60,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory, make: Callable[..., nn.Mo
 def test_figures_against_a_slow_loop(answers: NDArray[np.float64]) -> None:
     other = answers + np.random.default_rng(1).normal(0, 0.1, answers.shape)
     report = parity(Table(answers), Table(other), numbered(20))
-    largest, least, apart = 0.0, 1.0, 0.0
+    largest, least, apart, total = 0.0, 1.0, 0.0, 0.0
     for a, b in zip(answers, other, strict=True):
         length_a, length_b = sum(v * v for v in a) ** 0.5, sum(v * v for v in b) ** 0.5
         largest = max(largest, *(abs(u / length_a - v / length_b) for u, v in zip(a, b, strict=True)))
-        least = min(least, sum(u * v for u, v in zip(a, b, strict=True)) / length_a / length_b)
+        cosine = sum(u * v for u, v in zip(a, b, strict=True)) / length_a / length_b
+        least, total = min(least, cosine), total + cosine
         apart = max(apart, abs(length_b - length_a) / length_a)
     assert (report.batches, report.images) == ((1, 8), 20)
     assert (report.max_abs, report.quality_error) == pytest.approx((largest, apart), rel=1e-5)
-    assert report.min_cosine == pytest.approx(least, abs=1e-8)
+    assert (report.min_cosine, report.mean_cosine) == pytest.approx((least, total / 20), abs=1e-8)
     assert not report.passed
 
 
@@ -87,9 +88,12 @@ def test_each_figure_has_its_limit(answers: NDArray[np.float64], scale: float) -
     assert report.min_cosine == pytest.approx(1, abs=1e-12)
     assert report.passed == (scale == 1)
     tight = TOLERANCES["fp32"]
-    close = {"max_abs": tight.max_abs, "min_cosine": tight.min_cosine, "quality_error": tight.quality}
+    close = {
+        "max_abs": tight.max_abs, "min_cosine": tight.min_cosine, "mean_cosine": tight.mean_cosine,
+        "quality_error": tight.quality,
+    }  # fmt: skip
     assert ParityReport((1,), 8, tolerance=tight, **close).passed
-    for key, worse in (("max_abs", 2e-4), ("min_cosine", 0.9999), ("quality_error", 2e-4)):
+    for key, worse in (("max_abs", 2e-4), ("min_cosine", 0.9999), ("mean_cosine", 0.9999), ("quality_error", 2e-4)):
         assert not ParityReport((1,), 8, tolerance=tight, **{**close, key: worse}).passed
         assert not ParityReport((1,), 8, tolerance=tight, **{**close, key: float("nan")}).passed
 
@@ -103,14 +107,15 @@ def test_zero_embeddings_are_equal_to_zero_only(answers: NDArray[np.float64]) ->
 
 
 def test_report_as_plain_data(answers: NDArray[np.float64]) -> None:
-    found = parity(Table(answers), Table(answers), numbered(8), tolerance=Tolerance(0.1, 0.9, 0.2)).to_dict()
+    found = parity(Table(answers), Table(answers), numbered(8), tolerance=Tolerance(0.1, 0.9, 0.95, 0.2)).to_dict()
     assert found == {
         "batches": [1, 8],
         "images": 8,
         "max_abs": 0.0,
         "min_cosine": 1.0,
+        "mean_cosine": 1.0,
         "quality_error": 0.0,
-        "tolerance": {"max_abs": 0.1, "min_cosine": 0.9, "quality": 0.2},
+        "tolerance": {"max_abs": 0.1, "min_cosine": 0.9, "mean_cosine": 0.95, "quality": 0.2},
         "passed": True,
     }
 

@@ -17,7 +17,7 @@ from mobileface.losses.quality_gate import QualityGate
 from mobileface.losses.queues import Batch, ProxyQueue, Queue
 from mobileface.statistics import end_step
 
-STEPS, SIZE = 3, 200  # the queue holds all that comes
+STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,12 @@ def cases(world: int) -> list[Case]:
 
 def term_of(case: Case, held: list[Tensor]) -> nn.Module:
     """The case's term; `held[0]` is this rank's share of the centres."""
-    dim = case.clean.shape[2]
+    _, images, dim = case.clean.shape
     if case.kind == "octuplet":
         return Octuplet(margin=0.7, relative=True)
     centres = Centres(lambda: held[0], case.centres.shape[1])
-    queue = {"batch": Batch, "momentum": lambda: Queue(SIZE, dim), "proxy": lambda: ProxyQueue(SIZE, dim, centres)}
+    size = 2 * images + 1  # of the momentum queue; both hold a little more than two steps
+    queue = {"batch": Batch, "momentum": lambda: Queue(size, dim), "proxy": lambda: ProxyQueue(2 * size, dim, centres)}
     encoder = nn.Identity() if case.kind == "momentum" else None
     return Contrastive(queue[case.kind](), QualityGate(0.5), 8.0, encoder).double()
 
@@ -76,6 +77,6 @@ def run(case: Case, world: int, rank: int | None) -> dict[str, Tensor]:
             found[f"{step} {name}"] = torch.zeros_like(view) if view.grad is None else view.grad
         end_step(term)
     state = term.state_dict()
-    if "queue.features" in state:  # in the order of the ranks, which is another one
-        found["queue"] = state["queue.features"].sort(0).values
+    if "queue.features" in state:
+        found["queue"] = state["queue.features"]
     return found | {name: tensor for name, tensor in state.items() if "statistics" in name}

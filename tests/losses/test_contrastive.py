@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mobileface.errors import InputError
-from mobileface.losses import contrastive
+from mobileface.losses import contrastive, queues
 from mobileface.losses.centres import Centres
 from mobileface.losses.contrastive import Contrastive
 from mobileface.losses.forward import Forward
@@ -70,9 +70,10 @@ def slow_queue(kind: str, size: int, steps: list[tuple[Forward, Tensor, Tensor]]
     held: list[tuple[Tensor, int]] = []
     for forward, then, now in steps:
         clean, degraded = (forward.embeddings[view].detach() for view in ("clean", "degraded"))
-        fresh = forward.momentum if kind == "momentum" else torch.cat([degraded, clean])
+        pairs = [feature for pair in zip(degraded, clean, strict=True) for feature in pair]
+        fresh = forward.momentum if kind == "momentum" else torch.stack(pairs)
         assert fresh is not None
-        labels = forward.labels if kind == "momentum" else forward.labels.repeat(2)
+        labels = forward.labels if kind == "momentum" else torch.tensor([x for x in forward.labels for _ in range(2)])
         for feature, label in zip(fresh, labels.tolist(), strict=True):
             unit = feature / feature.norm()
             if kind == "proxy":  # f + |f| / |w_then| (w_now - w_then)
@@ -84,16 +85,17 @@ def slow_queue(kind: str, size: int, steps: list[tuple[Forward, Tensor, Tensor]]
 @pytest.mark.parametrize("kind", ["batch", "momentum", "proxy"])
 @pytest.mark.parametrize("threshold", [None, 0.5])
 def test_values_and_gradients_are_those_of_a_loop(kind: str, threshold: float | None) -> None:
-    """Three steps, so that the queue is empty, half full, and overfull; the centres move in between."""
-    term, moving = term_of(kind, threshold, 30)
+    """Four steps, so that the queue is empty, half full, and overfull; the centres move in between."""
     momentum, before, place = kind == "momentum", [], []
+    size = 15 if momentum else 30  # two steps and a half
+    term, moving = term_of(kind, threshold, size)
     generator = torch.Generator().manual_seed(5)
     for number in range(4):
         forward, again = step(number, 6, momentum), step(number, 6, momentum)
         values, weights = term(forward)
         now = moving.centres.detach().clone()
         history = [(batch, then, now) for batch, then in zip(before, place, strict=True)]
-        others = [] if kind == "batch" else slow_queue(kind, 30, [*history, (again, now, now)])
+        others = [] if kind == "batch" else slow_queue(kind, size, [*history, (again, now, now)])
         if kind == "batch":
             others = slow_queue(kind, 99, [(again, now, now)])
         wanted = []
@@ -115,17 +117,28 @@ def test_values_and_gradients_are_those_of_a_loop(kind: str, threshold: float | 
 
 
 def test_entries_of_the_own_identity_have_no_gradient_and_no_part() -> None:
-    queries = torch.randn(3, DIM, dtype=torch.float64)
-    others = torch.randn(7, DIM, dtype=torch.float64, requires_grad=True)
+    """Nor have empty places: whatever stands there, values and gradients are the same bits."""
+    queries = torch.randn(3, DIM, dtype=torch.float64, requires_grad=True)
+    others = torch.randn(7, DIM, dtype=torch.float64)
     labels, theirs = torch.tensor([0, 1, 2]), torch.tensor([0, 0, 1, 1, 2, 2, EMPTY])
-    values = contrastive.log_sum(queries, labels, others, theirs, SCALE)
+
+    def both(i: int) -> list[Tensor]:
+        values = contrastive.log_sum(queries, labels, iter([(others, theirs)]), SCALE)
+        return [values[i].detach(), *torch.autograd.grad(values[i], queries)]
+
     for i in range(3):
-        (grad,) = torch.autograd.grad(values[i], others, retain_graph=True)
-        assert (grad == 0).all(1).tolist() == [label in (i, EMPTY) for label in theirs.tolist()]
+        before = both(i)
+        for place, label in enumerate(theirs.tolist()):
+            kept = others[place].clone()
+            others[place] = 100.0
+            assert all(map(torch.equal, both(i), before)) == (label in (i, EMPTY))
+            others[place] = kept
 
 
-def test_without_any_negative_the_loss_is_zero_and_finite() -> None:
+@pytest.mark.parametrize("scale", [SCALE, 64.0])
+def test_without_any_negative_the_loss_is_zero_and_finite(scale: float) -> None:
     term, _ = term_of("batch")
+    term.scale = scale
     forward = step(0)
     alone = Forward(forward.embeddings, torch.zeros_like(forward.labels))
     values, _ = term(alone)
@@ -136,20 +149,34 @@ def test_without_any_negative_the_loss_is_zero_and_finite() -> None:
     assert not grad.any()
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_change_nothing() -> None:
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(4, DIM, generator=generator, dtype=torch.float64).requires_grad_()
     others = torch.randn(50, DIM, generator=generator, dtype=torch.float64)
     labels, theirs = torch.arange(4), torch.randint(0, 6, (50,), generator=generator)
 
-    def both() -> tuple[Tensor, Tensor]:
-        values = contrastive.log_sum(queries, labels, others, theirs, SCALE)
+    def both(size: int) -> tuple[Tensor, Tensor]:
+        pieces = zip(others.split(size), theirs.split(size), strict=True)
+        values = contrastive.log_sum(queries, labels, pieces, SCALE)
         return values.detach(), torch.autograd.grad(values.sum(), queries)[0]
 
-    whole = both()
-    monkeypatch.setattr(contrastive, "CHUNK_BYTES", 4 * 8 * 7)
-    for got, wanted in zip(both(), whole, strict=True):
-        torch.testing.assert_close(got, wanted, atol=1e-12, rtol=1e-12)
+    out = labels[:, None] == theirs
+    values = torch.logsumexp((SCALE * queries @ others.T).masked_fill(out, -torch.inf), 1)
+    whole = values.detach(), torch.autograd.grad(values.sum(), queries)[0]
+    for size in (1, 7, 50):
+        for got, wanted in zip(both(size), whole, strict=True):
+            torch.testing.assert_close(got, wanted, atol=1e-12, rtol=1e-12)
+
+
+def test_far_logits_are_summed_without_overflow() -> None:
+    """One piece far below the next, and one far above: 1,000 and more in the exponent."""
+    queries = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    pieces = [(torch.tensor([[x, 1.0]]), torch.tensor([1])) for x in (-1.0, 1.0, 0.0)]
+    values = contrastive.log_sum(queries, torch.tensor([0]), iter(pieces), 1000.0)
+    values.backward()
+    assert values.item() == 1000.0
+    assert queries.grad is not None
+    assert queries.grad.tolist() == [[1000.0, 1000.0]]
 
 
 # -- the partition
@@ -185,7 +212,7 @@ def test_the_gate_sees_the_norms_of_both_views() -> None:
     term(again)
     end_step(term)
     more = torch.cat([view.detach().norm(dim=1) for view in again.embeddings.values()])
-    assert term.gate.statistics.mean.item() == pytest.approx(0.99 * before + 0.01 * more.mean().item())
+    assert term.gate.statistics.mean.item() == pytest.approx((0.99 * before + more.mean().item()) / 1.99)
 
 
 # -- the queue
@@ -197,8 +224,15 @@ def test_the_gate_sees_the_norms_of_both_views() -> None:
     counts=st.lists(st.integers(1, 7), max_size=6),
     kind=st.sampled_from(["momentum", "proxy"]),
 )
-def test_a_queue_holds_the_newest(size: int, counts: list[int], kind: str) -> None:
+@pytest.mark.parametrize("piece", [2, 100])
+def test_a_queue_holds_the_newest(piece: int, size: int, counts: list[int], kind: str) -> None:
     """Whatever comes at a time, what is asked for is the newest `size` of all, and of the step all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queues, "PIECE", piece)
+        newest_is_held(size, counts, kind)
+
+
+def newest_is_held(size: int, counts: list[int], kind: str) -> None:
     term, _ = term_of(kind, None, size)
     queue = term.queue
     assert isinstance(queue, Queue)
@@ -210,7 +244,7 @@ def test_a_queue_holds_the_newest(size: int, counts: list[int], kind: str) -> No
         )
         labels = torch.arange(number, number + count) % CLASSES
         number += count
-        found, theirs = queue.negatives(features, labels)
+        found, theirs = map(torch.cat, zip(*queue.negatives(features, labels), strict=True))
         came += list(zip(features.tolist(), labels.tolist(), strict=True))
         held = [pair for pair in zip(found.tolist(), theirs.tolist(), strict=True) if pair[1] != EMPTY]
         wanted = came[-max(size, count) :]

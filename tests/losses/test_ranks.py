@@ -60,10 +60,14 @@ def test_distillation_over_ranks_is_that_of_one_process(ranks: list[Any]) -> Non
 
 
 def test_terms_of_two_views_over_ranks_are_those_of_one_process(ranks: list[Any]) -> None:
-    """Octuplets of all ranks' images; queues that all ranks fill alike, with centres that are cut into shares."""
+    """Octuplets of all ranks' images; queues that all ranks fill alike, until they overflow, with centres that are cut
+    into shares."""
     for number, case in enumerate(poor.cases(len(ranks))):
         wanted = poor.run(case, len(ranks), None)
         found = [rank["views"][number] for rank in ranks]
+        if "queue" in wanted:
+            came = case.labels.numel() * (2 if case.kind == "proxy" else 1)
+            assert len(wanted["queue"]) < came - case.labels.shape[1]  # read after the overflow as well
         for key in wanted:
             alike = key == "queue" or "statistics" in key
             for got in [one[key] for one in found] if alike else [torch.cat([one[key] for one in found])]:

@@ -234,6 +234,27 @@ def test_files_of_other_kinds(tmp_path: Path, content: bytes, suffix: str) -> No
     refused(path, r"cannot be read as a PyTorch or safetensors file \(\w+")
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.pth"])
+def test_an_onnx_file_is_named_as_what_it_is(tmp_path: Path, name: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.helper.make_graph([], "nothing", [], [])
+    content = onnx.helper.make_model(graph, producer_name="someone").SerializeToString()
+    for kept in (content, onnx.helper.make_model(graph).SerializeToString()):
+        (tmp_path / name).write_bytes(kept)
+        refused(tmp_path / name, r"is an ONNX file, wanted a state dict \(.pth, .*\); an ONNX file is used as it")
+
+
+def test_a_tflite_file_is_named_as_what_it_is(tmp_path: Path) -> None:
+    for name, content in (("model.tflite", b""), ("model.pt", b"\x20\0\0\0TFL3" + bytes(99))):
+        (tmp_path / name).write_bytes(content)
+        refused(tmp_path / name, "is a TFLite file, wanted a state dict")
+
+
+def test_no_page_of_torch_is_printed(tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(b"\x80\x02S'old'\n.")  # torch's reader knows no such text
+    refused(tmp_path / "x.pth", r"cannot be read .* file \(UnpicklingError\), wanted a state dict \(.*\)$")
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_file_that_is_cut_off(tmp_path: Path, kind: str) -> None:
     path = written(tmp_path / "x", STATE, kind)

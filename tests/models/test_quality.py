@@ -97,7 +97,7 @@ def features_of(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("name", "kind"), [("paper", energy), ("entropy", entropy), ("concat", energy)])
 def test_each_branch_has_statistics_that_a_step_moves(name: str, kind: object) -> None:
-    """Equations 7 and 8: the first step whole, then 0.01 of the new one; eval mode freezes them."""
+    """Equations 7 and 8, all steps so far with the weights of a moving mean; eval mode freezes them."""
     net = build(lgaf_setting(name)).double().train()
     qualities = [net.get_submodule(f"lgf.{which}_quality") for which in ("local", "global")]
     steps = []
@@ -105,7 +105,7 @@ def test_each_branch_has_statistics_that_a_step_moves(name: str, kind: object) -
         steps.append([kind(features) for features in features_of(net, images)])  # type: ignore[operator]
         end_step(net)
     for quality, first, second in zip(qualities, *steps, strict=True):
-        mean, std = 0.99 * first.mean() + 0.01 * second.mean(), 0.99 * first.std() + 0.01 * second.std()
+        mean, std = (0.99 * first.mean() + second.mean()) / 1.99, (0.99 * first.std() + second.std()) / 1.99
         assert quality.statistics.mean.item() == pytest.approx(mean.item(), rel=1e-9)
         assert quality.statistics.std.item() == pytest.approx(std.item(), rel=1e-9)
     assert qualities[0].statistics.mean != qualities[1].statistics.mean
@@ -146,7 +146,7 @@ def test_features_of_a_small_scale_have_entropies_that_differ() -> None:
 
 def test_a_checkpoint_holds_four_numbers_more() -> None:
     names = {name for name in build(lgaf_setting("paper")).state_dict() if name.startswith("lgf.")}
-    assert names == {f"lgf.{w}_quality.statistics.{k}" for w in ("local", "global") for k in ("mean", "std")}
+    assert names == {f"lgf.{w}_quality.statistics.{k}" for w in ("local", "global") for k in ("mean", "std", "steps")}
     assert not [name for name in build(lgaf_setting("sum")).state_dict() if name.startswith("lgf.")]
 
 

@@ -1,6 +1,7 @@
-"""Train under torchrun: `rank_run.py PLAN.yaml RUN STOP DIE [WORKERS]`.
+"""Train under torchrun: `rank_run.py PLAN.yaml RUN STOP DIE WORKERS FROZEN`.
 
 Ctrl-C to rank 0 in step STOP, or SIGTERM to the whole group in step -STOP; death of rank 1 in step DIE; 0: none.
+FROZEN 1: batch norms use their running statistics, and these stay as they begin.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from mobileface import cli
 from mobileface.distributed import rank
 from mobileface.training import loop
 
 
-def main(plan: Path, run: Path, stop: int, die: int, workers: int = 0) -> int:
+def main(plan: Path, run: Path, stop: int, die: int, workers: int, frozen: int) -> int:
     step, calls = loop.step, 0
+    if frozen:
+        _BatchNorm.train = lambda self, mode=True: nn.Module.train(self, False)  # type: ignore[method-assign]
 
     def counted(*args: Any) -> Any:
         nonlocal calls

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +58,16 @@ def stop_at(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return original(*args)
 
     monkeypatch.setattr(loop, "step", stopped)
+
+
+def run_ranks(
+    ranks: int, plan: Path, run: Path, stop: int = 0, die: int = 0, workers: int = 0, frozen: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """One process without torchrun, several with it; in a group of their own, which a signal may be sent to."""
+    numbers = [str(number) for number in (stop, die, workers, int(frozen))]
+    script = [str(Path(__file__).with_name("rank_run.py")), str(plan), str(run), *numbers]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    return subprocess.run([sys.executable, *launcher, *script], capture_output=True, text=True, start_new_session=True)
 
 
 @contextmanager

@@ -156,7 +156,7 @@ def test_another_teacher_does_not_go_on_with_the_run(
     flipped = Means()
     flipped.contract = InputContract(color="bgr")
     for other in (Means("2" * 64), flipped, None):
-        with pytest.raises(InputError, match="was begun with other training images or another teacher"):
+        with pytest.raises(InputError, match="was begun with other training images, another teacher"):
             train(data, tmp_path / "run", targets, other)
     train(data, tmp_path / "run", targets, Means())
 
@@ -297,7 +297,7 @@ def test_logits_want_two_people_and_no_label_of_every_image(
     phase = {"images": 8, "terms": ["logit_distillation"]}
     nobody = {"train": [{"folder": shared_faces.name, "labelled": False}], "validate": {"identities": 0}}
     plan = make_plan_data(shared_faces, phase=phase, data=nobody, teacher={"model": "x"})
-    with pytest.raises(InputError, match=r"^logit_distillation needs two identities or more to train on, found 0$"):
+    with pytest.raises(InputError, match=r"logit_distillation needs two identities or more to train on, found 0; "):
         train(plan, tmp_path / "none", targets)
     both = {**nobody, "train": [*nobody["train"], {"folder": shared_faces.name}]}
     plan = make_plan_data(shared_faces, phase=phase, data=both, teacher={"model": "x"})

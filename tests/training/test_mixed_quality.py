@@ -86,8 +86,47 @@ def test_fine_tuning_begins_with_the_weights_of_a_run(
     trainer = prepare(plan, find_plan_arch(plan), tmp_path / "run", open_faces(plan), None, lambda text: None)[0]
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.network.state_dict().items())
     train(parse_plan(data, "x"), tmp_path / "tuned")
-    after = load_file(tmp_path / "tuned" / "model.safetensors")
-    assert any(not torch.equal(after[name], before[name]) for name in before)
+    after = load_file(tmp_path / "tuned" / "checkpoints" / "last.safetensors")
+    assert any(not torch.equal(after[f"network.{name}"], before[name]) for name in before)
+
+
+def begun(people: Path, make_plan_data: MakeData, lr: float) -> dict[str, Any]:
+    """A plan of octuplets that begins with the run folder `begin`, beside the people, which is made."""
+    first = make_plan_data(people, phase={"images": 16})
+    train(parse_plan(first, "x"), people.parent / "begin")
+    write_json(people.parent / "begin" / "arch.json", find_plan_arch(parse_plan(first, "x")).to_dict())
+    phase = {**OCTUPLET, "images": 16, "optimizer": {"kind": "sgd", "lr": lr}}
+    data = make_plan_data(people, phase=phase, start="begin", data={"validate": {"identities": 0.4}})
+    return {key: value for key, value in data.items() if key != "arch"}
+
+
+def test_what_it_begins_with_is_judged_and_stays_the_best_if_it_is(
+    people: Path, make_plan_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = parse_plan(begun(people, make_plan_data, 1e-6), "x")
+    before = load_file(people.parent / "begin" / "model.safetensors")
+    scores = iter([0.9, 0.8])  # the training harms
+    monkeypatch.setattr(loop, "validate", lambda *args: {"auc": next(scores), "eer": 0.5})
+    facts = train(plan, tmp_path / "run")
+    judged = rows(tmp_path / "run", "validation")
+    assert [(row["images"], row["auc"]) for row in judged] == [(0, 0.9), (16, 0.8)]
+    assert (facts["best_at"], facts["held_out_auc"]) == (0, 0.9)
+    after = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_another_start_under_the_same_name_is_refused_on_resume(
+    people: Path, make_plan_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = parse_plan(begun(people, make_plan_data, 1e-6), "x")
+    with breaking_off(1, monkeypatch):  # the start has been judged
+        train(plan, tmp_path / "run")
+    again = parse_plan(make_plan_data(people, phase={"images": 16}, seed=6), "x")
+    shutil.rmtree(people.parent / "begin")
+    train(again, people.parent / "begin")
+    write_json(people.parent / "begin" / "arch.json", find_plan_arch(again).to_dict())
+    with pytest.raises(InputError, match="was begun with other training images, another teacher or another start"):
+        train(plan, tmp_path / "run")
 
 
 def test_held_out_people_are_judged_at_each_side(people: Path, make_plan_data: MakeData, tmp_path: Path) -> None:
@@ -120,7 +159,7 @@ def test_octuplets_bring_poor_images_nearer_to_good_ones(make_plan_data: MakeDat
     ("changes", "wanted"),
     [
         ({"views": {"clean": []}}, "terms: octuplet reads the degraded view; wanted views.degraded"),
-        ({"sampler": "plain"}, "terms: octuplet wants two images of each identity"),
+        ({"sampler": "plain"}, "terms: octuplet wants two or more images of an identity"),
         ({"terms": ["classification"]}, "views.degraded: no term reads that view"),
         ({"terms": ["contrastive"]}, "terms: contrastive reads the centres of a classification term"),
         ({"views": {"clean": [], "degraded": "blurry"}}, "'blurry' is no set of steps here; wanted a list, or one of"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from mobileface.arch import load_arch
 from mobileface.models import build
 from mobileface.models.build import network
 from mobileface.training import checkpoint
+from tests.training.runs import run_ranks
 
 pytestmark = pytest.mark.slow
 MakeData = Callable[..., dict[str, Any]]
@@ -37,15 +36,6 @@ def plan(make_folder: Callable[..., Path], make_plan_data: MakeData, tmp_path_fa
     file = tmp_path_factory.mktemp("plan") / "plan.yaml"
     file.write_text(json.dumps(data))
     return file
-
-
-def run_ranks(
-    ranks: int, plan: Path, run: Path, stop: int = 0, die: int = 0, workers: int = 0
-) -> subprocess.CompletedProcess[str]:
-    """One process without torchrun, several with it; in a group of their own, which a signal may be sent to."""
-    script = [str(Path(__file__).with_name("rank_run.py")), str(plan), str(run), str(stop), str(die), str(workers)]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-    return subprocess.run([sys.executable, *launcher, *script], capture_output=True, text=True, start_new_session=True)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from mobileface.embedders.contract import InputContract
 from mobileface.errors import InputError
-from mobileface.factory import find_plan_arch
 from mobileface.training import sources
 from mobileface.training.plan import parse_plan
 
@@ -39,8 +38,11 @@ def test_a_teacher_that_cannot_tell_the_people_apart_is_doubted(
     make_plan_data: Callable[..., dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
     blind: bool,
 ) -> None:
+    (tmp_path / "pixels.onnx").touch()
+    monkeypatch.chdir(tmp_path)
     data = make_plan_data(shared_faces, phase={"terms": ["distillation"]}, teacher={"model": "pixels.onnx"})
     plan = parse_plan(data, "test")
     monkeypatch.setattr(sources, "open_embedder", lambda path, contract, threads: Pixels(blind))
@@ -63,24 +65,70 @@ def test_a_teacher_that_cannot_tell_the_people_apart_is_doubted(
     ],
 )
 def test_ranks_on_one_machine_share_its_cores(
-    monkeypatch: pytest.MonkeyPatch, ranks: str | None, model: str, online: bool, threads: int | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ranks: str | None, model: str, online: bool, threads: int | None
 ) -> None:
+    (tmp_path / model).touch()
     given: list[int | None] = []
     monkeypatch.setattr(sources, "open_embedder", lambda path, contract, threads: given.append(threads))
     monkeypatch.setattr(sources.os, "cpu_count", lambda: 8)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if ranks:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
-    sources.open_teacher(sources.Teacher(model=model, online=online), Path())
+    sources.open_teacher(sources.Teacher(model=model, online=online), tmp_path)
     assert given == [threads]
 
 
-def test_a_start_that_is_no_run_folder(
-    shared_faces: Path, make_plan_data: Callable[..., dict[str, Any]], tmp_path: Path
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The working directory, and another folder: the data root."""
+    here, root = tmp_path / "here", tmp_path / "root"
+    for folder in (here, root):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    return here, root
+
+
+def model_at(folder: Path) -> Path:
+    """What is taken for a run folder at first sight."""
+    folder.mkdir(parents=True)
+    for name in ("arch.json", "model.safetensors"):
+        (folder / name).touch()
+    return folder
+
+
+def taken(key: str, name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path that `start` or `teacher.model` stands for."""
+    if key == "teacher.model":
+        monkeypatch.setattr(sources, "open_embedder", lambda path, contract, threads: path)
+        return sources.open_teacher(sources.Teacher(model=name), root)  # type: ignore[return-value]
+    data = {"name": "a", "start": name, "data": {"train": [{"folder": "faces"}], "root": str(root)}}
+    return sources.start_folder(parse_plan(data, "x"))
+
+
+@pytest.mark.parametrize("key", ["start", "teacher.model"])
+def test_a_model_is_looked_for_here_and_then_in_the_data_root(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    data = make_plan_data(shared_faces, start="nowhere")
-    del data["arch"]
-    with pytest.raises(
-        InputError, match=r"^start: .*nowhere: holds no arch\.json; wanted a run folder, .* inside data"
-    ):
-        find_plan_arch(parse_plan(data, "x"))
+    here, root = places
+    with pytest.raises(InputError) as caught:
+        taken(key, "runs/a", root, monkeypatch)
+    assert str(caught.value).startswith(f"{key}: runs/a: not found in {here} nor in {root}; wanted ")
+    there = model_at(root / "runs" / "a")
+    assert taken(key, "runs/a", root, monkeypatch) == there
+    nearer = model_at(here / "runs" / "a")
+    assert taken(key, "runs/a", root, monkeypatch) == nearer
+    assert taken(key, str(there), root, monkeypatch) == there
+    with pytest.raises(InputError, match=f"^{key}: {root}/none: not found; wanted .*a run folder"):
+        taken(key, str(root / "none"), root, monkeypatch)
+    with pytest.raises(InputError, match=f"^{key}: none: not found in {here}; wanted "):
+        taken(key, "none", here, monkeypatch)
+
+
+def test_a_start_that_is_no_run_folder_is_named_by_its_path(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, root = places
+    model_at(root / "a")
+    (here / "a").mkdir()
+    with pytest.raises(InputError, match=f"^start: {here}/a: holds no arch.json; wanted a run folder"):
+        taken("start", "a", root, monkeypatch)

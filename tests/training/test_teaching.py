@@ -148,6 +148,58 @@ def test_what_was_embedded_before_an_interrupt_is_kept(
     assert again.images == 2 * (len(faces) - 8)
 
 
+class Stopped(Means):
+    """Ctrl-C after `most` images and their flips."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if self.images >= 2 * self.most:
+            raise KeyboardInterrupt
+        return super().__call__(images)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_interrupted_part_goes_on_where_it_was(
+    shared_faces: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Twice, and then to its end; nothing but the whole part is left in the cache."""
+    faces = FaceSet([FolderFaces(shared_faces)])
+    whole = teacher_targets(Means(), faces, cache / "whole")
+    monkeypatch.setattr(teaching, "BATCH", 4)
+    kept = []
+    for most in (8, 4):
+        with pytest.raises(KeyboardInterrupt):
+            teacher_targets(Stopped(most), faces, cache, threads=threads)
+        (begun,) = (cache / "teachers").iterdir()
+        kept.append(len(checkpoint.load(begun)[0]["targets"]))
+    assert 0 < kept[0] < kept[1] < len(faces)
+    assert threads > 1 or kept == [8, 12]
+    seen: list[int] = []
+    again = Means()
+    np.testing.assert_allclose(teacher_targets(again, faces, cache, seen.append, threads), whole, atol=1e-6)
+    assert again.images == 2 * (len(faces) - kept[1])
+    assert seen[-1] == len(faces)
+    assert [path.suffixes for path in (cache / "teachers").iterdir()] == [[".safetensors"]]
+
+
+@pytest.mark.parametrize("rows", [torch.ones(99, 6), torch.ones(4, 5), torch.ones(24), torch.ones(4, 6).half()])
+def test_what_another_program_left_beside_a_part_is_not_taken(
+    shared_faces: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, rows: torch.Tensor
+) -> None:
+    faces = FaceSet([FolderFaces(shared_faces)])
+    monkeypatch.setattr(teaching, "BATCH", 4)
+    with pytest.raises(KeyboardInterrupt):
+        teacher_targets(Stopped(8), faces, cache)
+    (begun,) = (cache / "teachers").iterdir()
+    checkpoint.save(begun, {"targets": rows}, {})
+    again = Means()
+    np.testing.assert_allclose(teacher_targets(again, faces, cache), by_hand(faces), atol=1e-6)
+    assert again.images == 2 * len(faces)
+
+
 def by_pairs(cosines: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """AUC as the share of (genuine, impostor) pairs in order, by looking at all of them."""
     pairs = [(i, j) for i in range(len(labels)) for j in range(i)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,19 @@ def test_it_judges_in_eval_mode_and_gives_the_mode_back(shared_faces: Path) -> N
     assert network.modes
     assert not any(network.modes)
     assert network.training
+
+
+def test_who_judges_and_what_came_of_it_are_said(shared_faces: Path) -> None:
+    found = held(shared_faces)
+    assert found.described() == "validation: 3 people held out, 18 images, 153 pairs (45 of one person)"
+    poor = replace(found, sides=[7, 112])
+    assert poor.described().endswith("(45 of one person), one image of each at 7, 112 px")
+    score = validation.validate(Corners(), poor, torch.device("cpu"))
+    each = [score["auc_at_7"], score["auc_at_112"]]
+    assert validation.in_words(score) == (
+        f"held-out AUC {np.mean(each):.4f} (7 px {each[0]:.4f}, 112 px {each[1]:.4f}), EER {score['eer']:.4f}"
+    )
+    assert validation.in_words({"auc": 0.5, "eer": 0.25}) == "held-out AUC 0.5000, EER 0.2500"
 
 
 def test_nothing_to_compare(shared_faces: Path) -> None:

@@ -1,7 +1,8 @@
 """PReLU as element-wise primitives: ONNX Runtime's PReLU kernel takes more than half of a network's time.
 
 Both forms equal PReLU for every finite input, bit for bit but for the sign of zero: rounding keeps order, and
-what is added to a result is zero.
+what is added to a result is zero. LeakyReLU and hard-swish stay: ONNX Runtime runs them fastest as they are, LeakyReLU
+as a part of the convolution before it and in int8 by a table (`benchmarks/onnx_forms.py`).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def rewritten(prelu: nn.PReLU, name: str = "PReLU") -> nn.Module:
     return MaxForm(slope) if bool((slope <= 1).all()) else SplitForm(slope)
 
 
-def rewrite_prelu(network: Net) -> Net:
+def rewrite_activations(network: Net) -> Net:
     """Replace every `nn.PReLU` inside `network` by its rewritten form, in place; returns the network."""
     for path, part in list(network.named_modules()):
         for name, child in list(part.named_children()):

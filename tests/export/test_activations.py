@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from export.prelu import MaxForm, SplitForm, rewrite_prelu, rewritten
+from export.activations import MaxForm, SplitForm, rewrite_activations, rewritten
 from mobileface.errors import InputError
 
 SLOPES = st.one_of(
@@ -56,12 +56,12 @@ def test_every_prelu_is_replaced_and_nothing_else(make: Callable[..., nn.Module]
     pixels = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():
         wanted = network(pixels)
-        assert torch.equal(rewrite_prelu(network)(pixels), wanted)
+        assert torch.equal(rewrite_activations(network)(pixels), wanted)
     assert count > 5
     assert sum(isinstance(part, MaxForm) for part in network.modules()) == count
     assert [type(part) for part in network.modules() if not isinstance(part, MaxForm)] == others
     rest = nn.Sequential(nn.LeakyReLU(0.25), nn.Hardswish(), nn.ReLU())
-    assert rewrite_prelu(rest) is rest
+    assert rewrite_activations(rest) is rest
     assert [type(part) for part in rest] == [nn.LeakyReLU, nn.Hardswish, nn.ReLU]
 
 
@@ -71,4 +71,4 @@ def test_slopes_that_are_no_number_are_refused(make: Callable[..., nn.Module], b
     network.get_submodule("stages.0.0.expand.act").weight.data[3] = bad
     message = rf"stages\.0\.0\.expand\.act: slope of channel 3 is {bad}, wanted finite slopes"
     with pytest.raises(InputError, match=message):
-        rewrite_prelu(network)
+        rewrite_activations(network)

@@ -1,0 +1,116 @@
+"""Milliseconds of one image on a file's own runtime; several files take turns."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobileface.arch import INPUT_SIZE
+from mobileface.errors import InputError
+
+WARM_UP = 5  # calls that are not counted
+LEAST = 5  # calls that are, however slow
+QUARTILES = {"min": 0, "lower_quartile": 25, "median": 50, "upper_quartile": 75, "p90": 90}
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of each call."""
+
+    milliseconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Of all calls."""
+        return statistics.median(self.milliseconds)
+
+    def summary(self) -> dict[str, float]:
+        """Least, quartiles and the 90th percentile, ms."""
+        marks = {name: float(np.percentile(self.milliseconds, q)) for name, q in QUARTILES.items()}
+        return {f"{name}_ms": round(mark, 3) for name, mark in marks.items()}
+
+
+def take_turns(files: Sequence[Path], threads: int, seconds: float) -> list[Timing]:
+    """Each file's calls, about `seconds` of them; the files take turns call by call, so that a slow moment hits all."""
+    calls = [runner(file, threads) for file in files]
+    found: list[list[float]] = [[] for _ in files]
+    for _ in range(WARM_UP):
+        for call in calls:
+            call()
+    end, turn = time.perf_counter() + seconds * len(files), 0
+    while turn < LEAST or time.perf_counter() < end:
+        for place in range(len(files)) if turn % 2 else reversed(range(len(files))):
+            began = time.perf_counter()
+            calls[place]()
+            found[place].append(1e3 * (time.perf_counter() - began))
+        turn += 1
+    return [Timing(tuple(values)) for values in found]
+
+
+def runner(file: Path, threads: int) -> Call:
+    """A call that runs one grey image through the file. InputError for a file that no runtime here can run."""
+    if not file.exists():
+        raise InputError(f"{file}: not found, wanted an .onnx or a .tflite file")
+    if file.suffix == ".onnx":
+        return _onnx(file, threads)
+    if file.suffix == ".tflite":
+        return _tflite(file, threads)
+    raise InputError(f"{file}: has no runtime here, wanted an .onnx or a .tflite file")
+
+
+def _onnx(file: Path, threads: int, options: Any = None) -> Call:
+    from mobileface.embedders.onnx import INPUT_TYPES, open_session
+
+    session = open_session(file, threads, options)
+    [fed] = session.get_inputs()
+    shape = [1, *(size if isinstance(size, int) else INPUT_SIZE for size in fed.shape[1:])]
+    pixels = np.full(shape, 127, INPUT_TYPES[fed.type])
+    return lambda: session.run(None, {fed.name: pixels})
+
+
+def _tflite(file: Path, threads: int) -> Call:
+    from mobileface.embedders.tflite import open_interpreter
+
+    interpreter = open_interpreter(file, threads)
+    [fed] = interpreter.get_input_details()
+    interpreter.set_tensor(fed["index"], np.full(fed["shape"], 127, fed["dtype"]))
+    return lambda: interpreter.invoke()
+
+
+def profile(file: Path, calls: int = 20) -> dict[str, float]:
+    """Milliseconds of a call by kind of operator, one thread; empty where the runtime does not tell (LiteRT)."""
+    if file.suffix != ".onnx":
+        return {}
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = os.path.join(folder, "profile")
+        session_call = _onnx(file, 1, options)
+        for _ in range(WARM_UP + calls):
+            session_call()
+        del session_call  # the session writes its profile when it goes
+        [written] = Path(folder).iterdir()
+        events = json.loads(written.read_text(encoding="utf-8"))
+    spent: Counter[str] = Counter()
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            spent[event["args"]["op_name"]] += event["dur"]
+    return {name: total / 1e3 / (WARM_UP + calls) for name, total in spent.items()}
+
+
+def all_threads() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

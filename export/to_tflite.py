@@ -1,0 +1,104 @@
+"""A network of ours as a TFLite file that LiteRT runs fast."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from export.activations import rewrite_activations
+from export.deployed import Deployed
+from export.int8 import Int8
+from export.tflite_graph import free_batch, name_values, packed, put_texts, read
+from export.tflite_int8 import halved, quantised
+from mobileface.arch import INPUT_SIZE
+from mobileface.embedders.contract import InputContract
+from mobileface.embedders.tflite import CONTRACT_KEY, TFLiteEmbedder, quiet
+from mobileface.embedders.tflite_file import METADATA
+from mobileface.errors import CheckFailed, InputError
+from mobileface.files import atomic_path
+from mobileface.models.fuse import fuse
+
+NEEDED = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
+
+
+class Nhwc(nn.Module):
+    """`Deployed` as TFLite has it: pixels `input` (B, 112, 112, 3) -> embedding and quality by name."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.deployed = Deployed(network)
+
+    def forward(self, input: Tensor) -> dict[str, Tensor]:
+        """The converter turns the convolutions around, and no transposition stays."""
+        embedding, quality = self.deployed(input.permute(0, 3, 1, 2))
+        return {"embedding": embedding, "quality": quality}
+
+
+def export_tflite(
+    network: nn.Module, path: Path, metadata: dict[str, str], precision: str = "fp32", int8: Int8 | None = None
+) -> None:
+    """Write `network` (float RGB pixels 0..255 -> raw embeddings) to `path`, in fp32, fp16 or (with `int8`) int8.
+
+    Batch norms are folded and activations rewritten in a copy; the batch is 1, and may be resized. `metadata` goes
+    into the file's metadata as JSON under `mobileface`, with our input contract. In fp16 weights alone are halved; in
+    int8 the input and the normalisation of the embedding stay float. The file is written whole or not at all.
+    InputError for slopes that are not finite, for layers to keep that are not there, for int8 without crops and where
+    the packages for TFLite are missing; CheckFailed for a file that does not answer as `Deployed` says.
+    """
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise InputError(f"{path}: {missing[0]} is missing, wanted: pip install 'mobileface[tflite]'")
+    if (precision == "int8") != (int8 is not None):
+        raise InputError(f"{path}: precision {precision} {'without' if int8 is None else 'with'} crops to calibrate on")
+    fused = fuse(network).to("cpu", torch.float32)
+    if int8 is not None:
+        int8.check_names(fused)
+    keep = int8.keep if int8 else frozenset[str]()
+    with quiet():
+        content = convert(rewrite_activations(fused), keep)
+        if precision == "fp16":
+            content = halved(content)
+        elif int8 is not None:
+            content = quantised(content, int8)
+    model = read(content)
+    put_texts(model, METADATA, {**metadata, CONTRACT_KEY: _contract(metadata)})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(packed(model))
+        check_outputs(temporary, path.name)
+
+
+def convert(network: nn.Module, keep: frozenset[str] = frozenset()) -> bytes:
+    """`network` as it is, in eval mode, as a file in fp32; `keep` as in `name_values`. Batch norms are not folded."""
+    import litert_torch
+
+    wrapped = Nhwc(network).eval()
+    example = torch.full((1, INPUT_SIZE, INPUT_SIZE, 3), 127.5)
+    with torch.no_grad():
+        model = read(litert_torch.convert(wrapped, None, {"input": example}).model_content())
+    name_values(model, wrapped, "deployed.network", keep)
+    free_batch(model)
+    return packed(model)
+
+
+def _contract(metadata: dict[str, str]) -> str:
+    """The contract that is in the metadata, else ours, with the layout of TFLite."""
+    stored = InputContract.from_dict(json.loads(metadata.get(CONTRACT_KEY, "{}")))
+    return json.dumps(replace(stored, layout="nhwc").to_dict())
+
+
+def check_outputs(path: Path, name: str) -> None:
+    """Run three plain images: CheckFailed unless the file gives finite raw embeddings, and for one what for three."""
+    size = (INPUT_SIZE, INPUT_SIZE, 3)
+    images = np.stack([np.full(size, value, np.uint8) for value in (30, 127, 220)])  # dark, grey, bright
+    try:
+        embedder = TFLiteEmbedder(path, threads=1)
+        found = embedder(images)
+    except InputError as error:
+        raise CheckFailed(f"{name}: does not answer ({error})") from None
+    if found.shape != (3, embedder.dim):
+        raise CheckFailed(f"{name}: embeddings are {found.shape}, wanted {(3, embedder.dim)}")
