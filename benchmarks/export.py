@@ -26,9 +26,9 @@ from benchmarks.environment import write_result
 from benchmarks.onnx_forms import network_like_trained
 from export.formats import FORMATS, PRECISIONS, label
 from export.run import export_run
+from export.tflite_graph import operators, read
 from export.timing import take_turns
 from export.to_onnx import write_onnx
-from export.to_tflite import operators
 from mobileface.embedders.network import load_network
 from mobileface.factory import judge_model, parity_crops
 from mobileface.files import size_of
@@ -79,7 +79,7 @@ def rows_of(name: str, folder: Path, plan: Plan, sets: tuple[str, ...]) -> list[
             if kept_float := found.get("int8", {}).get("kept"):
                 row["kept_float"] = kept_float
             if kind == "tflite":
-                row["transposes"] = operators(file)["TRANSPOSE"]
+                row["transposes"] = [name for name, _ in operators(read(file.read_bytes()))].count("TRANSPOSE")
             rows.append(row | {"file": str(file)})
             print(json.dumps(rows[-1]), flush=True)
     return rows

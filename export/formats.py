@@ -47,10 +47,11 @@ WEB = "web"  # a page around the ONNX file: `export.to_web`
 
 def require(kinds: Iterable[str], precisions: Iterable[str] = ()) -> None:
     """InputError for a format or a precision that is not known, or whose packages are not installed."""
-    known = (*FORMATS, WEB)
+    kinds_known = (*FORMATS, WEB)
     for asked in kinds:
-        if asked not in known:
-            raise InputError(f"no format is called {asked!r}{nearest(asked, known)}; known: {', '.join(known)}")
+        if asked not in kinds_known:
+            known = ", ".join(kinds_known)
+            raise InputError(f"no format is called {asked!r}{nearest(asked, kinds_known)}; known: {known}")
         kind = "onnx" if asked == WEB else asked
         for package in FORMATS[kind].packages:
             if find_spec(package) is None:

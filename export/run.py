@@ -26,8 +26,8 @@ from mobileface.arch import load_arch
 from mobileface.card import versions
 from mobileface.data.align import TEMPLATE
 from mobileface.embedders.contract import Embedder, InputContract
+from mobileface.embedders.file import CONTRACT_KEY
 from mobileface.embedders.network import WEIGHTS, NetworkEmbedder, load_network
-from mobileface.embedders.onnx import CONTRACT_KEY
 from mobileface.errors import CheckFailed, InputError, MobileFaceError, one_line
 from mobileface.files import atomic_folder, atomic_path, remove, sha256, size_of, write_json
 from mobileface.models.fuse import fuse

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-MOST_TAPS = 25  # XNNPACK's fast int8 depthwise kernels; a 7x7 took eight times as long as in float
+MOST_TAPS = 25  # of XNNPACK's fast int8 depthwise kernels; a larger one is faster in float
 FLOAT = "float/"  # what the names of values begin with that stay float in an int8 file
 
 

@@ -17,7 +17,7 @@ from export.int8 import Int8
 from mobileface.arch import INPUT_SIZE
 from mobileface.embedders.contract import InputContract
 from mobileface.embedders.coreml_package import MANIFEST, MODEL, package_files, quiet
-from mobileface.embedders.onnx import CONTRACT_KEY
+from mobileface.embedders.file import CONTRACT_KEY
 from mobileface.errors import InputError
 from mobileface.models.fuse import fuse
 

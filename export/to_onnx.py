@@ -23,7 +23,7 @@ from export.onnx_fp16 import halve
 from export.onnx_int8 import quantise
 from mobileface.arch import INPUT_SIZE
 from mobileface.embedders.contract import InputContract
-from mobileface.embedders.onnx import CONTRACT_KEY
+from mobileface.embedders.file import CONTRACT_KEY
 from mobileface.errors import CheckFailed, InputError
 from mobileface.files import atomic_path
 from mobileface.models.fuse import fuse

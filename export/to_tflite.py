@@ -18,7 +18,8 @@ from export.tflite_graph import free_batch, name_values, packed, put_texts, read
 from export.tflite_int8 import halved, quantised
 from mobileface.arch import INPUT_SIZE
 from mobileface.embedders.contract import InputContract
-from mobileface.embedders.tflite import CONTRACT_KEY, TFLiteEmbedder, quiet
+from mobileface.embedders.file import CONTRACT_KEY
+from mobileface.embedders.tflite import TFLiteEmbedder, quiet
 from mobileface.embedders.tflite_file import METADATA
 from mobileface.errors import CheckFailed, InputError
 from mobileface.files import atomic_path

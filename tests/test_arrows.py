@@ -27,6 +27,8 @@ HEAVY = (
     "onnxruntime",
     "coremltools",
     "litert_torch",
+    "ai_edge_litert",
+    "ai_edge_quantizer",
     "optuna",
     "matplotlib",
     "fvcore",

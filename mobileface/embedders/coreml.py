@@ -11,25 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mobileface.embedders.contract import InputContract, check_finite
+from mobileface.embedders.contract import InputContract
 from mobileface.embedders.coreml_package import Package, package_sha256, quiet, read_package
 from mobileface.embedders.coreml_program import Program
-from mobileface.embedders.onnx import CONTRACT_KEY, _pick_embedding, _stored_contract
+from mobileface.embedders.file import CONTRACT_KEY, FileEmbedder, Outputs, stored_contract
 from mobileface.errors import InputError, one_line
 
-GREY = 127
 
+class CoreMLEmbedder(FileEmbedder):
+    """See `FileEmbedder`. Images are run one by one.
 
-class CoreMLEmbedder:
-    """uint8 RGB images (B, 112, 112, 3) -> raw embeddings (B, dim) float32, computed by a package.
-
-    The embedding is the output named `embedding`, else the only output with two dimensions; with the key
-    `mobileface.contract` in the metadata and an output `quality`, the norm before normalisation, their product is
-    returned. Images are run one by one. An input of type image takes pixels in 0..255, in the order of colours that it
-    states; its scale and bias are operations of the program. For an array as input `contract` says what to feed, None:
-    the one in the metadata.
-
-    On macOS Core ML itself runs it, with all of the device's compute units. `threads` None means all cores, of the
+    An input of type image takes pixels in 0..255, in the order of colours that it states; its scale and bias are
+    operations of the program. For an array as input `contract` says what to feed, None: the one in the metadata. On
+    macOS Core ML itself runs it, with all of the device's compute units. `threads` None means all cores, of the
     interpreter. Raises InputError for a missing, damaged or unfitting package.
     """
 
@@ -37,35 +31,18 @@ class CoreMLEmbedder:
 
     def __init__(self, path: Path, contract: InputContract | None = None, threads: int | None = None) -> None:
         package = read_package(path)
-        self.path = path
-        self.sha256 = package_sha256(path)
         stored = dict(package.specification.description.metadata.userDefined).get(CONTRACT_KEY)
         self._input = _read_input(package)
-        self.contract = _contract(path, self._input, contract, stored)
+        contract = _contract(path, self._input, contract, stored)
         if threads is not None:
             torch.set_num_threads(threads)
         self._runtime: Runtime = Apple(path) if platform.system() == "Darwin" else Interpreter(package)
-        found = self._run(np.full((112, 112, 3), GREY, np.uint8))
-        self._embedding = _pick_embedding(path, found)
-        self._ours = stored is not None and {"embedding", "quality"} <= found.keys()
-        self.dim = int(found[self._embedding].shape[1])
+        super().__init__(path, package_sha256(path), contract, 1, stored is not None)
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        raw = [self._embed(image) for image in images]
-        return check_finite(np.concatenate([np.empty((0, self.dim), np.float32), *raw]), self.path)
-
-    def _embed(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        found = self._run(image)
-        raw = found[self._embedding].astype(np.float32, copy=False)
-        if raw.shape != (1, self.dim):
-            raise InputError(f"{self.path}: {self._embedding!r} is {raw.shape}, wanted {(1, self.dim)}")
-        return raw * found["quality"].astype(np.float32).reshape(1, 1) if self._ours else raw
-
-    def _run(self, image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """Outputs by name for one image (112, 112, 3)."""
+    def _run(self, images: NDArray[np.uint8]) -> Outputs:
         if self._input.image:
-            return self._runtime.run(self._input.name, self._runtime.image(image, self._input.color))
-        return self._runtime.run(self._input.name, self.contract.normalise(image[None]))
+            return self._runtime.run(self._input.name, self._runtime.image(images[0], self._input.color))
+        return self._runtime.run(self._input.name, self.contract.normalise(images))
 
 
 @dataclass(frozen=True)
@@ -151,8 +128,8 @@ def _read_input(package: Package) -> Input:
 def _contract(path: Path, entry: Input, given: InputContract | None, stored: str | None) -> InputContract:
     """What the input wants to be fed. InputError where an image is to be fed other than plain pixels."""
     if not entry.image:
-        return given or _stored_contract(path, stored)
-    contract = given or (InputContract() if stored is None else _stored_contract(path, stored))
+        return given or stored_contract(path, stored)
+    contract = given or (InputContract() if stored is None else stored_contract(path, stored))
     if replace(contract, flip="sum") != InputContract():
         raise InputError(
             f"{path}: takes an image, pixels in 0..255, wanted no scale, mean, std, layout or colour order"

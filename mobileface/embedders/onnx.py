@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobileface.embedders.contract import InputContract, check_finite
+from mobileface.embedders.contract import InputContract
+from mobileface.embedders.file import CONTRACT_KEY, FileEmbedder, Outputs, padded, stored_contract
 from mobileface.errors import InputError, one_line
 from mobileface.files import sha256
 
-CONTRACT_KEY = "mobileface.contract"  # in metadata_props of our exports: the contract as JSON
 INPUT_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-GREY = 127
 
 
-class OnnxEmbedder:
-    """uint8 RGB images (B, 112, 112, 3) -> raw embeddings (B, dim) float32, computed by an ONNX file.
-
-    The embedding is the output named `embedding`, else the only output with two dimensions. Our exports
-    (those with the key `mobileface.contract` in their metadata) give a unit `embedding` and its norm before
-    normalisation as `quality`; their product, the raw embedding, is returned. A batch size that is fixed in
-    the file is met by running pieces, the last one padded.
+class OnnxEmbedder(FileEmbedder):
+    """See `FileEmbedder`. A batch size that is fixed in the file is met by running pieces, the last one padded.
 
     `contract` None means the one in the file's metadata; `threads` None means all cores. Raises InputError
     for a missing, corrupt or unfitting file, and for a foreign file without a contract.
@@ -33,49 +26,22 @@ class OnnxEmbedder:
     libraries: tuple[str, ...] = ("onnxruntime", "numpy")
 
     def __init__(self, path: Path, contract: InputContract | None = None, threads: int | None = None) -> None:
-        self.path = path
         self._session = open_session(path, threads)
         stored = self._session.get_modelmeta().custom_metadata_map.get(CONTRACT_KEY)
-        self.contract = contract or _stored_contract(path, stored)
-        self._input, self._batch, self._type = _check_input(path, self._session, self.contract)
-        self.sha256 = _hash(path)
+        contract = contract or stored_contract(path, stored)
+        self._input, batch, self._type = _check_input(path, self._session, contract)
         self._outputs = [output.name for output in self._session.get_outputs()]
-        found = self._run(self.contract.normalise(np.full((1, 112, 112, 3), GREY, np.uint8)))
-        self._embedding = _pick_embedding(path, found)
-        ours = stored is not None and {"embedding", "quality"} <= found.keys()
-        self._quality = "quality" if ours else None
-        self._outputs = [self._embedding, *(["quality"] if ours else [])]
-        self.dim = int(found[self._embedding].shape[1])
+        super().__init__(path, _hash(path), contract, batch, stored is not None)
+        self._outputs = [self._embedding, *([self._quality] if self._quality else [])]
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        pixels = self.contract.normalise(images)
-        step = self._batch or max(len(pixels), 1)
-        pieces = [self._embed(pixels[start : start + step]) for start in range(0, len(pixels), step)]
-        return check_finite(np.concatenate([np.empty((0, self.dim), np.float32), *pieces]), self.path)
-
-    def _embed(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        found = self._run(pixels)
-        raw = found[self._embedding].astype(np.float32, copy=False)
-        if raw.shape != (len(pixels), self.dim):
-            raise InputError(
-                f"{self.path}: output {self._embedding!r} is {raw.shape} for {len(pixels)} images, "
-                f"wanted {(len(pixels), self.dim)}"
-            )
-        return raw if self._quality is None else raw * found[self._quality].astype(np.float32).reshape(-1, 1)
-
-    def _run(self, pixels: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """Outputs by name, for one piece: at most the file's batch size, if that is fixed."""
-        count = len(pixels)
-        if self._batch and count < self._batch:
-            padding = np.repeat(pixels[-1:], self._batch - count, axis=0)
-            pixels = np.concatenate([pixels, padding])
-        feed = {self._input: pixels.astype(self._type, copy=False)}
+    def _run(self, images: NDArray[np.uint8]) -> Outputs:
+        pixels = padded(self.contract.normalise(images), self._batch)
         try:
-            values = self._session.run(self._outputs, feed)
+            values = self._session.run(self._outputs, {self._input: pixels.astype(self._type, copy=False)})
         except runtime_errors() as error:
             raise InputError(f"{self.path}: does not run on {len(pixels)} images ({one_line(error)})") from None
         found = zip(self._outputs, values, strict=True)
-        return {name: value[:count] for name, value in found if np.ndim(value) > 0}
+        return {name: value[: len(images)] for name, value in found if np.ndim(value) > 0}
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:
@@ -104,18 +70,6 @@ def open_session(path: Path, threads: int | None, options: Any = None) -> Any:
         raise InputError(f"{path}: is no ONNX file that can be loaded ({one_line(error)})") from None
 
 
-def _stored_contract(path: Path, stored: str | None) -> InputContract:
-    if stored is None:
-        raise InputError(
-            f"{path}: does not say how its input is normalised, wanted --scale, --mean and --std, in a recipe "
-            "teacher.contract (x' = (x / scale - mean) / std)"
-        )
-    try:
-        return InputContract.from_dict(json.loads(stored))
-    except (ValueError, InputError) as error:
-        raise InputError(f"{path}: metadata {CONTRACT_KEY!r} cannot be used: {one_line(error)}") from None
-
-
 def _check_input(path: Path, session: Any, contract: InputContract) -> tuple[str, int | None, Any]:
     """The input's name, its batch size (None = any) and its dtype; InputError if it takes no such images."""
     inputs = session.get_inputs()
@@ -136,16 +90,6 @@ def _check_input(path: Path, session: Any, contract: InputContract) -> tuple[str
             f"for layout {contract.layout}"
         )
     return entry.name, shape[0] if isinstance(shape[0], int) else None, INPUT_TYPES[entry.type]
-
-
-def _pick_embedding(path: Path, found: dict[str, NDArray[Any]]) -> str:
-    flat = [name for name, value in found.items() if value.ndim == 2]
-    if "embedding" in flat:
-        return "embedding"
-    if len(flat) == 1:
-        return flat[0]
-    shapes = {name: list(value.shape) for name, value in found.items()}
-    raise InputError(f"{path}: outputs are {shapes}, wanted `embedding` (N, D) or just one of two dimensions")
 
 
 def _hash(path: Path) -> str:

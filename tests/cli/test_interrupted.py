@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -51,12 +52,11 @@ def test_ctrl_c_while_the_teacher_embeds(
     )
     (tmp_path / "taught.yaml").write_text(yaml.safe_dump(taught))
     monkeypatch.setattr(teaching, "BATCH", 4)
-    embed, embedded = teaching._embed, []
+    embed, done = teaching._embed, itertools.count(1)  # two threads embed: no two of them get the same number
 
     def counted(*arguments: Any) -> None:
-        embedded.append(arguments[-1])
         embed(*arguments)
-        if len(embedded) == 3:
+        if next(done) == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(teaching, "_embed", counted)
@@ -66,7 +66,7 @@ def test_ctrl_c_while_the_teacher_embeds(
     kept = len(checkpoint.load(begun)[0][teaching.TARGETS])
     assert kept % 4 == 0
     assert 0 < kept < 30
-    embedded.clear()
+    embedded: list[range] = []
     monkeypatch.setattr(teaching, "_embed", lambda *arguments: (embedded.append(arguments[-1]), embed(*arguments)))
     assert main(["train", str(tmp_path / "taught.yaml"), "--out", str(tmp_path / "run")]) == 0
     assert sorted(i for batch in embedded for i in batch) == list(range(kept, 30))

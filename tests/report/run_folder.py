@@ -171,9 +171,9 @@ def write_run(run: Path) -> Path:
     (run / "evaluation" / "lfw.worst.json").write_text(json.dumps(worst))
     export = {
         "file": "distill-real.onnx", "format": "onnx", "precision": "fp32", "bytes": 2_871_204,
-        "sha256": "f6" * 32, "opset": 18, "metadata": {"mobileface.input": "RGB 0..255"},
-        "parity": {"batches": [1, 8], "max_abs": 2.1e-6, "min_cosine": 0.9999998, "tolerance": 1e-4,
-                   "images": 64, "passed": True},
+        "sha256": "f6" * 32, "metadata": {"mobileface.input": "RGB 0..255"},
+        "parity": {"batches": [1, 8], "max_abs": 2.1e-6, "min_cosine": 0.9999998, "mean_cosine": 0.9999999,
+                   "tolerance": 1e-4, "images": 64, "passed": True},
     }  # fmt: skip
     (run / "export" / "onnx.json").write_text(json.dumps(export))
     return run

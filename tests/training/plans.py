@@ -95,7 +95,7 @@ FULL: dict[str, Any] = {
         }
     ],
     "evaluate": ["lfw", "held_out.bin"],
-    "export": {"formats": ["onnx"]},
+    "export": {"formats": ["onnx"], "precisions": ["fp32"]},
     "precision": "bf16",
     "compile": "on",
     "activation_checkpointing": False,
