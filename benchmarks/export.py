@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from benchmarks.environment import write_result
 from benchmarks.onnx_forms import network_like_trained
 from export.formats import FORMATS, PRECISIONS, label
+from export.images import parity_images
 from export.run import export_run
 from export.tflite_graph import operators, read
 from export.timing import take_turns
@@ -50,7 +51,7 @@ def folder_of(source: Path | None, folder: Path) -> Path:
             if (source / name).exists() and not (folder / name).exists():
                 shutil.copy(source / name, folder / name)
     elif not (folder / "model.safetensors").exists():
-        network = network_like_trained(find_arch("lfrc-step5"))
+        network = network_like_trained(find_arch("lfrc-step5"), parity_images())
         (folder / "arch.json").write_text(json.dumps(find_arch("lfrc-step5").to_dict()))
         save_file(network.state_dict(), folder / "model.safetensors")
     return folder

@@ -62,7 +62,7 @@ def speed(results: Callable[[str], Result | None]) -> list[list[str]]:
     if found := results("onnx_forms"):
         for row in found["rows"]:
             name = f"ONNX `{row['arch']}`, {row['activation']}"
-            if row["shipped"] != "plain":
+            if row["shipped"]["fp32"] != "plain":
                 rows.append([f"{name} rewritten, fp32", f"{row['fp32_over_plain']:.2f} of the time", "at most 0.55"])
             rows.append([f"{name}, int8 over fp32", f"{row['int8_over_fp32']:.2f} of the time", "at most 0.75"])
     return rows
@@ -142,10 +142,38 @@ def qgface(results: Callable[[str], Result | None]) -> list[list[str]]:
     return rows
 
 
+def exports(results: Callable[[str], Result | None]) -> list[list[str]]:
+    """Every file of a trained student, and of lfrc-step5: size, parity, accuracy, time."""
+    rows = [["network", "file", "MiB", "mean cosine", "least cosine", "LFW", "CFP-FP, folds 9-10", "ms, one thread"]]
+    for row in (results("export") or {"rows": []})["rows"]:
+        sets = [f"{100 * row[name]:.2f} %" if name in row else "–" for name in ("lfw", "cfp-fp:9-10")]
+        if row["format"] == "network":
+            rows.append([row["model"], "the network itself", "–", "–", "–", *sets, "–"])
+            continue
+        cosines = [f"{row[name]:.5f}" for name in ("mean_cosine", "min_cosine")]
+        time = f"{row['median_ms']:.2f}" if "median_ms" in row else "–"
+        name = f"{_FORMATS[row['format']]} {row['precision']}"
+        rows.append([row["model"], name, f"{row['bytes'] / (1 << 20):.2f}", *cosines, *sets, time])
+    for row in (results("export") or {"plain": []})["plain"]:
+        shown = [f"{row['bytes'] / (1 << 20):.2f}", "–", "–", "–", "–", f"{row['median_ms']:.2f}"]
+        rows.append([row["model"], "ONNX, a plain export", *shown])
+    return rows
+
+
+def targets(results: Callable[[str], Result | None]) -> list[list[str]]:
+    """What was asked of the exported files: how much of it was reached, and what was not."""
+    checks = (results("export") or {"checks": []})["checks"]
+    missed = [row for row in checks if not row["passed"]]
+    rows = [["network", "what", "measured", "wanted"]]
+    rows += [[row["model"], row["check"], *(f"{row[name]:.4g}" for name in ("value", "limit"))] for row in missed]
+    return [*rows, ["both", "all other figures", f"{len(checks) - len(missed)} of {len(checks)}", "reached"]]
+
+
 def _percent(mean: float, deviation: float | None) -> str:
     return f"{100 * mean:.2f} ± {'–' if deviation is None else f'{100 * deviation:.2f}'} %"
 
 
+_FORMATS = {"onnx": "ONNX", "coreml": "Core ML", "tflite": "TFLite"}
 _LOSSES = {"arcface": "ArcFace", "curricular": "CurricularFace", "adaface": "AdaFace"}
 _TEACHING = {"scratch": "classification, no teacher", "mixed": "the recipe's own mix"}
 _WAYS = {"arcface": "ArcFace alone", "all": "all losses from the start", "ladder": "the ladder"}
@@ -170,6 +198,8 @@ TABLES: dict[str, Callable[[Callable[[str], Result | None]], list[list[str]]]] =
     "ladder": ladder,
     "distillation": distillation,
     "adaface": adaface,
+    "exports": exports,
+    "targets": targets,
     "cross_resolution": cross_resolution,
     "qgface": qgface,
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from export.parity import BATCHES
 from export.to_coreml import export_coreml
 from export.to_onnx import export_onnx
 from export.to_tflite import export_tflite
@@ -25,7 +27,7 @@ class Format:
 
     write: (network, path, metadata, precision, int8) writes an unproven file (or folder); open: what it wrote, as an
     embedder on the format's own runtime; searched: whether int8 also rounds activations, so that some layers may have
-    to stay float; packages: what both import.
+    to stay float; packages: what both import; batches: the sizes at which a file is held to its network.
     """
 
     suffix: str
@@ -33,11 +35,12 @@ class Format:
     open: Callable[[Path], Embedder]
     packages: tuple[str, ...]
     searched: bool = True
+    batches: tuple[int, ...] = BATCHES
 
 
 FORMATS = {
     "onnx": Format(".onnx", export_onnx, OnnxEmbedder, ("onnx", "onnxscript", "onnxruntime")),
-    "coreml": Format(".mlpackage", export_coreml, CoreMLEmbedder, ("coremltools",), searched=False),
+    "coreml": Format(".mlpackage", export_coreml, CoreMLEmbedder, ("coremltools",), searched=False, batches=(1,)),
     "tflite": Format(".tflite", export_tflite, TFLiteEmbedder, ("litert_torch", "ai_edge_litert")),
 }
 
@@ -53,6 +56,8 @@ def require(kinds: Iterable[str], precisions: Iterable[str] = ()) -> None:
             known = ", ".join(kinds_known)
             raise InputError(f"no format is called {asked!r}{nearest(asked, kinds_known)}; known: {known}")
         kind = "onnx" if asked == WEB else asked
+        if asked == WEB and shutil.which("npm") is None:
+            raise InputError("web: npm is missing, wanted to fetch ONNX Runtime Web, once")
         for package in FORMATS[kind].packages:
             if find_spec(package) is None:
                 raise InputError(f"{asked}: {package} is missing, wanted: pip install 'mobileface[{kind}]'")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from export.int8 import Int8
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
-FOLLOWING = ("Add", "Mul", "LeakyRelu", "GlobalAveragePool")  # in int8 where what they take is
+FOLLOWING = ("Add", "Mul", "Relu", "LeakyRelu", "GlobalAveragePool")  # in int8 where what they take is
 BATCH = 8  # crops that ranges are taken from at once
 
 
@@ -48,15 +48,14 @@ def quantise(model: Any, int8: Int8) -> Any:
 def quantised_nodes(graph: Any, keep: frozenset[str]) -> list[str]:
     """Names of the nodes that compute in int8: the layers that are not kept, and what follows an int8 node.
 
-    Products with a constant stay float: they belong to an activation. So does what nothing in int8 leads to,
-    the normalisation of the pixels; and the normalisation of the embedding, whose operators are not listed.
+    What nothing in int8 leads to stays float, the normalisation of the pixels; and the normalisation of the embedding,
+    whose operators are not listed.
     """
-    constants = {tensor.name for tensor in graph.initializer}
     chosen: list[str] = []
     values: set[str] = set()  # what int8 nodes give
     for node in graph.node:
         inputs = set(node.input)
-        follows = node.op_type in FOLLOWING and values & inputs and not constants & inputs
+        follows = node.op_type in FOLLOWING and values & inputs
         if node.name.partition("/")[0] not in keep and (node.op_type in WEIGHTED or follows):
             chosen.append(node.name)
             values.update(node.output)

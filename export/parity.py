@@ -118,14 +118,15 @@ def gate(
     images: NDArray[np.uint8],
     tolerance: Tolerance = TOLERANCES["fp32"],
     name: str | None = None,
+    batches: tuple[int, ...] = BATCHES,
 ) -> ParityReport:
-    """`parity` at batch 1 and 8 that removes what the candidate was read from and raises CheckFailed on a miss.
+    """`parity` that removes what the candidate was read from and raises CheckFailed on a miss.
 
     `name` stands for the file in the message, where it has a temporary name.
     """
     name = name or str(candidate.path)
     try:
-        report = parity(reference, candidate, images, tolerance=tolerance)
+        report = parity(reference, candidate, images, batches, tolerance)
         if not report.passed:
             raise CheckFailed(report.text())
     except CheckFailed as missed:

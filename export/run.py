@@ -6,8 +6,9 @@ import copy
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from export.formats import FORMATS, WEB, file_name, label, require
 from export.int8 import Int8
 from export.keep_float import choose
 from export.parity import TOLERANCES, ParityReport, gate
-from export.to_web import export_web
+from export.to_web import THRESHOLDS_KEY, export_web
 from mobileface.arch import load_arch
 from mobileface.card import versions
 from mobileface.data.align import TEMPLATE
@@ -64,7 +65,7 @@ def export_run(
     and FORMAT[-PRECISION].json, whose content is returned: file, format, precision, bytes, sha256, parity, metadata,
     and for int8 what stayed float and why. `images` (N, 112, 112, 3) uint8 RGB, at least 8, are what the files are
     compared on; int8 takes its ranges from every second one and is compared on the others. The format "web" is a page
-    around the first ONNX file, in the folder `web`. `max_size_mib` None means
+    around the first ONNX file, in the folder `web`, and its entry the last, without parity. `max_size_mib` None means
     the limit of the budget that the run's card or plan names, if any. Raises CheckFailed for a file that is not the
     network, is too large or cannot be made; then nothing is left under its name. InputError for a run folder or images
     that cannot be used, for unknown formats, and for packages that are missing.
@@ -86,6 +87,8 @@ def export_run(
         return Way(network, Int8(crops, keep), report.to_dict())
 
     results = []
+    if WEB in formats:
+        remove(folder / WEB)  # its model would be taken for this network's, should anything below fail
     for kind in dict.fromkeys("onnx" if asked == WEB else asked for asked in formats):
         for precision in dict.fromkeys(precisions):
             file = folder / file_name(name, kind, precision)
@@ -98,12 +101,16 @@ def export_run(
     if WEB in formats:
         first = next(result for result in results if result["format"] == "onnx")
         export_web(folder / first["file"], folder / WEB)
+        results.append({"file": WEB, "format": WEB, "precision": first["precision"], "bytes": size_of(folder / WEB)})
     return results
 
 
 def described(result: dict[str, Any], folder: Path) -> str:
     """What was exported, in one line."""
-    parity, size_mib = result["parity"], result["bytes"] / (1 << 20)
+    size_mib = result["bytes"] / (1 << 20)
+    if result["format"] == WEB:
+        return f"{folder / WEB}: {size_mib:.2f} MiB, a page for any static server: python -m http.server"
+    parity = result["parity"]
     batches = " and ".join(map(str, parity["batches"]))
     kept = len(result.get("int8", {}).get("kept", []))
     return (
@@ -122,16 +129,15 @@ def _export_int8(
     limit: float | None,
     way: Callable[[int], Way],
 ) -> dict[str, Any]:
-    """With as much in int8 as the gate lets through; where only weights are rounded, all of it."""
+    """With as much in int8 as the gate lets through; where only weights are rounded, all of it comes first."""
     common = (kind, "int8", reference, file, metadata, images[1::2], limit)
+    ways = [partial(way, attempt) for attempt in range(len(WANTED))]
     if not FORMATS[kind].searched:
-        return _export(*common, Way(reference.network, Int8(images[::2]), {}))
-    for attempt in range(len(WANTED) - 1):
-        try:
-            return _export(*common, way(attempt))
-        except CheckFailed:
-            continue
-    return _export(*common, way(len(WANTED) - 1))
+        ways.insert(0, lambda: Way(reference.network, Int8(images[::2]), {}))
+    for make in ways[:-1]:
+        with suppress(CheckFailed):
+            return _export(*common, make())
+    return _export(*common, ways[-1]())
 
 
 def _export(
@@ -150,7 +156,9 @@ def _export(
     try:
         with whole(file) as unproven:
             candidate = _written(kind, precision, reference.network, unproven, file.name, metadata, way)
-            parity: ParityReport = gate(reference, candidate, images, TOLERANCES[precision], file.name)
+            parity: ParityReport = gate(
+                reference, candidate, images, TOLERANCES[precision], file.name, FORMATS[kind].batches
+            )
             _check_size(unproven, file.name, limit)
     except CheckFailed:
         for stale in (file, record):  # an older export would be taken for this network's
@@ -213,10 +221,11 @@ def file_metadata(run: Path, card: dict[str, Any], plan: Plan | None, weights: s
         "mobileface.data_sha256": string(card, "data", "sha256"),
         "mobileface.data_licence": string(card, "data", "licence") or (plan.data.licence if plan else None),
         "mobileface.weights_licence": string(card, "licence"),
-        "mobileface.thresholds": json.dumps(found) if (found := _thresholds(run, weights)) else None,
         "mobileface.versions": json.dumps(versions()),
     }
-    return {key: text or NOT_STATED for key, text in texts.items()}
+    stated = {key: text or NOT_STATED for key, text in texts.items()}
+    thresholds = _thresholds(run, weights)
+    return {**stated, THRESHOLDS_KEY: json.dumps(thresholds)} if thresholds else stated
 
 
 def _thresholds(run: Path, weights: str) -> dict[str, Any]:

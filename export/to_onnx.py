@@ -49,7 +49,7 @@ def export_onnx(
     if int8 is not None:
         int8.check_names(fused)
     with atomic_path(path) as temporary:
-        write_onnx(rewrite_activations(fused), temporary, metadata, precision, int8)
+        write_onnx(rewrite_activations(fused, precision == "int8"), temporary, metadata, precision, int8)
         check_outputs(temporary, path.name)
 
 

@@ -39,7 +39,7 @@ def export_web(onnx_file: Path, folder: Path, thresholds: dict[str, float] | Non
 
     `thresholds`: false match rate ("1e-3") -> least cosine of one person; None means those in the file's
     metadata, if any. ONNX Runtime Web is fetched with npm once and kept in our cache. Files in `folder` that
-    are not of the page stay. Raises InputError for a file that is no fp32 or int8 ONNX export of ours, for
+    are not of the page stay. Raises InputError for a file that is no ONNX export of ours with float input, for
     thresholds that cannot be used, and where the runtime cannot be fetched.
     """
     embedder = OnnxEmbedder(onnx_file, threads=1)

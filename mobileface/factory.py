@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
-from export.formats import label, require
+from export.formats import WEB, label, require
 from export.images import FEW, MANY, parity_images
 from export.parity import BATCHES
 from export.run import NOT_STATED, described, export_run
@@ -58,6 +58,8 @@ def make(recipe: Path, data: Path | None, out: Path | None, overrides: list[str]
     judge_phases(run, sets, root, console)
     results = [judge_model(run, run, spec, root, console) for spec in sets]
     for entry in export_run_folder(run, plan, plan.export, console):
+        if entry["format"] == WEB:
+            continue
         file, name = run / "export" / entry["file"], label(entry["format"], entry["precision"])
         results += [judge_model(run, file, spec, root, console, name) for spec in sets]
     return finish_report(run, results)

@@ -15,6 +15,7 @@ from mobileface.report.read import Json, RunFiles, dig, number, objects, string
 
 IMAGE_LIMIT = 1 << 20  # bytes of one embedded image
 PAIRS_LIMIT = 16  # shown of each kind
+COSTLY = 10  # layers of an int8 file
 SAME_ACCURACY, SAME_IN_INT8 = 0.001, 0.002  # an exported file's accuracy may differ from the network's by this much
 MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 # name in a sentence, label, key of the value, key of the limit (those of `python -m search.budget --json`)
@@ -182,9 +183,39 @@ def exports(files: RunFiles) -> list[Json]:
                 "batches": ", ".join(filter(None, map(string, batches))) if isinstance(batches, list) else "",
                 "images": text.count(number(parity, "images")),
                 "sha256": string(found, "sha256") or text.NONE,
+                "int8": int8(mapping(dig(found, "int8"))),
             }
         )
     return rows
+
+
+def int8(found: Json) -> Json | None:
+    """What int8 costs: the layers that cost most, and what stays float for it. None for other files."""
+    layers = [row for row in objects(found, "layers") if number(row, "mean") is not None]
+    if not layers:
+        return None
+    ends = [dig(found, key) for key in ("all_int8", "found")]
+    before, after = (number(end[0]) if isinstance(end, list) and end else None for end in ends)
+    costly = sorted(layers, key=lambda row: -(number(row, "mean") or 0))[:COSTLY]
+    return {
+        "before": text.significant(before, 5),
+        "after": text.significant(after, 5),
+        "crops": text.count(number(found, "crops")),
+        "kept": [
+            {"name": string(row, "name") or text.NONE, "work": text.percent(number(row, "work"), 1)}
+            for row in objects(found, "kept")
+        ],
+        "layers": [
+            {
+                "name": string(row, "name") or text.NONE,
+                "kind": string(row, "kind") or text.NONE,
+                "weights": text.count(number(row, "weights")),
+                "mean": text.significant(number(row, "mean"), 2),
+                "worst": text.significant(number(row, "worst"), 2),
+            }
+            for row in costly
+        ],
+    }
 
 
 def tolerance(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,20 @@ def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
 
 
 def forward(network: nn.Module, images: Pixels, hook: Callable[[str, Tensor], Tensor]) -> NDArray[np.float64]:
-    """Raw embeddings in float64; `hook` gives what goes on from each operation, and from the normalised pixels."""
+    """Raw embeddings in float64; `hook` gives what goes on from each operation, and from the normalised pixels.
+
+    A PReLU is three: its slopes less one, the positive part of their product with x, and the sum of that and x.
+    """
     fused = fuse(network).double()
+
+    def sloped(part: nn.Module, args: tuple[Tensor], out: Tensor, name: str) -> Tensor:
+        less = hook(f"{name}.less", part.weight[:, None, None] - 1)
+        return hook(name, args[0] + hook(f"{name}.product", (args[0] * less).clamp(min=0)))
+
     for name, part in fused.named_modules():
-        if not list(part.children()) or name.endswith(".se") or getattr(part, "residual", False):
+        if isinstance(part, nn.PReLU):
+            part.register_forward_hook(partial(sloped, name=name))
+        elif not list(part.children()) or name.endswith(".se") or getattr(part, "residual", False):
             part.register_forward_hook(lambda part, args, out, name=name: hook(name, out))
     fused.stem.conv.register_forward_pre_hook(lambda part, args: hook("pixels", args[0]))
     with torch.no_grad():
@@ -171,7 +182,7 @@ def test_kept_layers_are_float(partly: Path, network: nn.Module) -> None:
         else:
             assert file.rounded(weights)[0].dtype == np.int8
     kinds = {name: {file.made[v].op_type for v in node.input if v in file.made} for name, node in file.nodes.items()}
-    assert kinds["stages.0.0.expand.act/Max"] == {"Conv", "Mul"}  # no rounding between the layer and its activation
+    assert kinds["stages.0.0.expand.act/Add"] == {"Conv", "Relu"}  # no rounding between the layer and its activation
     assert "Conv" in kinds["network/Reshape"]  # nor behind the last layer
     assert kinds["/ReduceL2"] == {"Reshape"}
     assert "QuantizeLinear" not in {kind for name in ("/Clip", "/Div", "/Squeeze") for kind in kinds[name]}

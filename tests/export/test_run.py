@@ -20,8 +20,9 @@ from export.__main__ import main
 from export.formats import FORMATS
 from export.images import FEW, parity_images
 from export.int8 import Int8
-from export.run import WANTED, export_run
+from export.run import WANTED, described, export_run
 from export.to_onnx import export_onnx
+from export.to_web import RUNTIME_FILES
 from mobileface.data.align import TEMPLATE
 from mobileface.data.images import encode
 from mobileface.data.verification_bin import write_bin
@@ -49,6 +50,15 @@ def forgets_the_slopes(network: nn.Module, path: Path, *rest: Any) -> None:
         if isinstance(part, nn.PReLU):
             part.weight.data.fill_(0.25)
     export_onnx(network, path, *rest)
+
+
+@pytest.fixture(scope="module")
+def files(make: Callable[..., nn.Module], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A good file of the run and a faulty one: an export takes two seconds."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, write in {"good": export_onnx, "faulty": forgets_the_slopes}.items():
+        write(make(), folder / name, {})
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def writes_with(monkeypatch: pytest.MonkeyPatch, write: Callable[..., None]) -> None:
@@ -109,9 +119,10 @@ def stale(folder: Path) -> None:
     (folder / "onnx.json").write_text("{}")
 
 
-def test_over_the_budget(run: Path, images: Pixels) -> None:
+def test_over_the_budget(run: Path, images: Pixels, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit comes from the call, the card or the plan; what was exported before goes as well."""
     stale(run / "out")
+    writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["good"]))
     message = r"nano\.onnx: has 0\.0\d MiB and is not kept, the budget allows 0\.001"
     with pytest.raises(CheckFailed, match=message):
         export_run(run, ["onnx"], images, run / "out", max_size_mib=0.001)
@@ -125,6 +136,7 @@ def test_over_the_budget(run: Path, images: Pixels) -> None:
 
 
 def test_an_exporter_at_fault_leaves_nothing(run: Path, images: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even one that changes the very network that it was given."""
     stale(run / "export")
     writes_with(monkeypatch, forgets_the_slopes)
     with pytest.raises(CheckFailed, match=r"nano\.onnx: is not the network, and is not kept: largest diff"):
@@ -144,20 +156,16 @@ def test_what_a_converter_raises_is_one_line(run: Path, images: Pixels, monkeypa
 
 
 def test_a_file_cut_off_by_its_writer_leaves_nothing(
-    run: Path, images: Pixels, monkeypatch: pytest.MonkeyPatch
+    run: Path, images: Pixels, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cuts(network: nn.Module, path: Path, *rest: Any) -> None:
-        export_onnx(network, path, *rest)
-        path.write_bytes(path.read_bytes()[:-500])
-
-    writes_with(monkeypatch, cuts)
+    writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["good"][:-500]))
     with pytest.raises(CheckFailed, match=r"^nano\.onnx: cannot be read back, and is not kept \("):
         export_run(run, ["onnx"], images)
     assert list((run / "export").iterdir()) == []
 
 
 def test_int8_keeps_more_in_float_until_the_gate_opens(
-    run: Path, images: Pixels, monkeypatch: pytest.MonkeyPatch
+    run: Path, images: Pixels, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first two ways give a file too far from the network; it is not judged on the images that ranges are from."""
     crops = np.random.default_rng(1).integers(0, 256, (48, 112, 112, 3), dtype=np.uint8)
@@ -176,7 +184,7 @@ def test_int8_keeps_more_in_float_until_the_gate_opens(
             return {"wanted": self.wanted, "kept": [{"name": "stem.conv"}]}
 
     def write(network: nn.Module, path: Path, metadata: dict[str, str], precision: str, int8: Int8) -> None:
-        (forgets_the_slopes if not int8.keep else export_onnx)(network, path, metadata)
+        path.write_bytes(files["good" if int8.keep else "faulty"])
 
     monkeypatch.setattr(export.run, "choose", choose)
     writes_with(monkeypatch, write)
@@ -186,7 +194,7 @@ def test_int8_keeps_more_in_float_until_the_gate_opens(
     assert result["parity"]["images"] == 24
     assert result["metadata"]["mobileface.precision"] == "int8"
     assert sorted(path.name for path in (run / "export").iterdir()) == ["nano-int8.onnx", "onnx-int8.json"]
-    writes_with(monkeypatch, forgets_the_slopes)
+    writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["faulty"]))
     with pytest.raises(CheckFailed, match=r"nano-int8\.onnx: is not the network"):
         export_run(run, ["onnx"], crops, precisions=["int8"])
     assert list((run / "export").iterdir()) == []
@@ -194,7 +202,9 @@ def test_int8_keeps_more_in_float_until_the_gate_opens(
         export_run(run, ["onnx"], np.zeros_like(crops), precisions=["int8"])
 
 
-def test_thresholds_of_the_set_with_most_impostors(run: Path, images: Pixels) -> None:
+def test_thresholds_of_the_set_with_most_impostors(
+    run: Path, images: Pixels, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of results for these very weights alone; the worst pairs' file is none."""
     weights = sha256(run / "model.safetensors")
     folder = run / "evaluation"
@@ -208,11 +218,37 @@ def test_thresholds_of_the_set_with_most_impostors(run: Path, images: Pixels) ->
     judged("large", 90_000, {"1e-3": 0.3, "1e-4": 0.5})
     judged("other", 10**9, {"1e-3": 0.1, "1e-4": 0.1}, "of other weights")
     (folder / "large.worst.json").write_text("{}")
+    writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["good"]))
     [result] = export_run(run, ["onnx"], images)
     assert json.loads(result["metadata"]["mobileface.thresholds"]) == {
         "1e-3": {"threshold": 0.3, "set": "large", "pairs": 90_000},
         "1e-4": {"threshold": 0.5, "set": "large", "pairs": 90_000},
     }
+
+
+def test_a_page_around_the_onnx_file(
+    run: Path, images: Pixels, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of a run that was never judged; what an older network left there goes before anything can fail."""
+    (tmp_path / "runtime").mkdir()
+    for path in RUNTIME_FILES:
+        (tmp_path / "runtime" / Path(path).name).write_text("runtime")
+    monkeypatch.setattr("export.to_web.npm_files", lambda *arguments: tmp_path / "runtime")
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["good"]))
+    first, page = export_run(run, ["web"], images)
+    assert (first["file"], page["file"]) == ("nano.onnx", "web")
+    assert "mobileface.thresholds" not in first["metadata"]
+    assert (run / "export/web/model.onnx").read_bytes() == files["good"]
+    assert json.loads((run / "export/web/meta.json").read_text())["thresholds"] == []
+    assert described(page, run / "export").startswith(f"{run}/export/web: ")
+    writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["faulty"]))
+    with pytest.raises(CheckFailed):
+        export_run(run, ["web"], images)
+    assert not (run / "export/web").exists()
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(InputError, match="web: npm is missing"):
+        export_run(run, ["web"], images)
 
 
 def test_bad_calls(run: Path, images: Pixels, tmp_path: Path) -> None:
