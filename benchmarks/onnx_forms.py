@@ -25,13 +25,13 @@ from torch import Tensor, nn
 
 from benchmarks.environment import installed, write_result
 from export.activations import MaxForm, rewritten
-from export.equalise import equalise
 from export.images import parity_images
 from export.int8 import Int8
 from export.timing import take_turns
 from export.to_onnx import write_onnx
 from mobileface import models
 from mobileface.arch import Arch, SEMobileFaceNet
+from mobileface.models.equalise import equalise
 from mobileface.models.fuse import fuse
 from mobileface.zoo import find_arch
 

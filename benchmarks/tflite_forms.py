@@ -29,8 +29,8 @@ from export.int8 import Int8
 from export.tflite_graph import operators, read
 from export.tflite_int8 import quantised
 from export.timing import Timing
-from export.to_tflite import convert
-from mobileface.embedders.tflite import open_interpreter, quiet
+from export.to_tflite import convert, silent
+from mobileface.embedders.tflite import open_interpreter
 from mobileface.models.fuse import fuse
 from mobileface.zoo import find_arch
 
@@ -65,7 +65,7 @@ def measure(name: str, activation: str, runs: int, folder: Path) -> dict[str, An
     fused = fuse(network_like_trained(replace(find_arch(name), activation=activation), crops))
     files = {}
     for form in FORMS[activation]:
-        with quiet():
+        with silent():
             files[f"fp32 {form}"] = convert(in_form(fused, activation, form))
             files[f"int8 {form}"] = quantised(files[f"fp32 {form}"], Int8(crops))
     times = take_turns({form: interpreter(content, folder, form) for form, content in files.items()}, runs)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,20 +22,23 @@ def export(
     out: Annotated[Path | None, typer.Option(help="folder to write to; RUN/export unless told")] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="crops to compare on and for int8's ranges: folder or .bin; synthetic faces unless told"),
+        typer.Option(help="crops to compare on and for int8's ranges: folder or .bin; the run's unless told"),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
     """Export a run's network. Exit code 0 written and proven equal, 1 not equal or too large, 2 bad input."""
 
     def work() -> int:
-        from export.images import FEW, MANY, parity_images
+        from export.images import crops_for
         from export.run import described, export_run
 
-        precisions = precision or ["fp32"]
-        crops = parity_images(images, MANY if "int8" in precisions else FEW)
-        for result in export_run(run, to, crops, out, precisions=precisions):
-            print(described(result, out or run / "export"))
+        precisions, folder = precision or ["fp32"], out or run / "export"
+        crops = crops_for(run, images, precisions)
+
+        def say(result: dict[str, Any]) -> None:
+            print(described(result, folder), flush=True)
+
+        export_run(run, to, crops, folder, precisions=precisions, say=say)
         return 0
 
     raise typer.Exit(guarded(work, debug))

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from export.timing import Timing, all_threads, profile, take_turns
+from export.timing import Timing, all_threads, profile, runner, take_turns
 from mobileface.errors import InputError, exit_code, guarded
 
 REFERENCE = "mobilefacenet"  # of the zoo, with weights of no training: time does not depend on them
@@ -32,15 +32,15 @@ def bench(
     """Median milliseconds of one image, its spread, and the ratio to a reference that takes turns with it."""
 
     def work() -> None:
+        for file in files:
+            runner(file, 1)  # says what cannot be timed, before a reference is made
         with tempfile.TemporaryDirectory() as folder:
             beside = reference or plain_reference(files[0], Path(folder))
             rows = [
-                row for count in threads or sorted({1, all_threads()}) for row in _rows(files, beside, count, seconds)
+                row
+                for count in threads or sorted({1, all_threads()})
+                for row in _rows(files, beside, count, seconds, profiled)
             ]
-        if profiled:
-            for row, file in zip(rows, [*files, None] * len(rows), strict=False):
-                if file is not None and row["threads"] == rows[0]["threads"]:
-                    row["operators"] = profile(file)
         if as_json:
             print(json.dumps(rows))
             return
@@ -50,11 +50,13 @@ def bench(
     raise typer.Exit(guarded(work, debug))
 
 
-def _rows(files: list[Path], reference: Path, threads: int, seconds: float) -> list[dict[str, Any]]:
+def _rows(files: list[Path], reference: Path, threads: int, seconds: float, profiled: bool) -> list[dict[str, Any]]:
     """The files and the reference at one number of threads."""
-    timings = take_turns([*files, reference], threads, seconds)
-    against = timings[-1]
-    return [_row(file, timing, against, threads) for file, timing in zip([*files, reference], timings, strict=True)]
+    *timings, against = take_turns([*files, reference], threads, seconds)
+    rows = [_row(file, timing, against, threads) for file, timing in zip(files, timings, strict=True)]
+    if profiled:
+        rows = [{**row, "operators": profile(file, threads)} for row, file in zip(rows, files, strict=True)]
+    return [*rows, _row(reference, against, against, threads)]
 
 
 def _row(file: Path, timing: Timing, against: Timing, threads: int) -> dict[str, Any]:

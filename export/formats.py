@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,7 +29,8 @@ class Format:
 
     write: (network, path, metadata, precision, int8) writes an unproven file (or folder); open: what it wrote, as an
     embedder on the format's own runtime; searched: whether int8 also rounds activations, so that some layers may have
-    to stay float; packages: what both import; batches: the sizes at which a file is held to its network.
+    to stay float; packages: what both import; batches: the sizes at which a file is held to its network;
+    layout: of its input; also: what it wrote on a second runtime that this machine has, held to the network as well.
     """
 
     suffix: str
@@ -36,12 +39,18 @@ class Format:
     packages: tuple[str, ...]
     searched: bool = True
     batches: tuple[int, ...] = BATCHES
+    layout: str = "nchw"
+    also: Callable[[Path], Embedder] | None = None
 
 
+INTERPRETER = partial(CoreMLEmbedder, interpreted=True) if platform.system() == "Darwin" else None
+LITERT = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 FORMATS = {
     "onnx": Format(".onnx", export_onnx, OnnxEmbedder, ("onnx", "onnxscript", "onnxruntime")),
-    "coreml": Format(".mlpackage", export_coreml, CoreMLEmbedder, ("coremltools",), searched=False, batches=(1,)),
-    "tflite": Format(".tflite", export_tflite, TFLiteEmbedder, ("litert_torch", "ai_edge_litert")),
+    "coreml": Format(
+        ".mlpackage", export_coreml, CoreMLEmbedder, ("coremltools",), searched=False, batches=(1,), also=INTERPRETER
+    ),
+    "tflite": Format(".tflite", export_tflite, TFLiteEmbedder, LITERT, layout="nhwc"),
 }
 
 

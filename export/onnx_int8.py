@@ -18,7 +18,7 @@ BATCH = 8  # crops that ranges are taken from at once
 
 
 def quantise(model: Any, int8: Int8) -> Any:
-    """The graph (an onnx.ModelProto whose nodes are named by `export.to_onnx.name_nodes`) with int8 layers.
+    """The graph (an onnx.ModelProto whose nodes are named by `export.to_onnx._name_nodes`) with int8 layers.
 
     Weights are int8, one scale for each output channel (largest |w| / 127); biases int32; values between layers
     uint8, one scale and zero point each, from the least and the largest that the crops give.
@@ -27,7 +27,11 @@ def quantise(model: Any, int8: Int8) -> Any:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
+    nodes = quantised_nodes(model.graph, int8.keep)
+    if not nodes:  # to the library an empty list means all
+        return model
     _pool(model.graph)
+    nodes = quantised_nodes(model.graph, int8.keep)
     add_pre_process_metadata(model)  # there is nothing left to fold, and no warning is wanted
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"
@@ -37,7 +41,7 @@ def quantise(model: Any, int8: Int8) -> Any:
             _Reader(int8.crops),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=[*WEIGHTED, *FOLLOWING],
-            nodes_to_quantize=quantised_nodes(model.graph, int8.keep),
+            nodes_to_quantize=nodes,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -81,6 +81,10 @@ class ParityReport:
         )
 
 
+class ParityMissed(CheckFailed):
+    """A file answers otherwise than its network."""
+
+
 def parity(
     reference: Embedder,
     candidate: Embedder,
@@ -131,7 +135,7 @@ def gate(
             raise CheckFailed(report.text())
     except CheckFailed as missed:
         remove(candidate.path)
-        raise CheckFailed(f"{name}: is not the network, and is not kept: {missed}") from None
+        raise ParityMissed(f"{name}: is not the network, and is not kept: {missed}") from None
     return report
 
 

@@ -42,10 +42,10 @@ def name_values(model: Any, root: nn.Module, network: str, keep: frozenset[str])
     converter's own names tell layers with weights reliably, those of other operators not: theirs is the name of the
     layer before them and their kind, e.g. stages.2.0.se.reduce/leaky_relu.
 
-    The names of what stays float in an int8 file begin with FLOAT: the layers in `keep` (or in a part that is in
-    it), depthwise convolutions of more than MOST_TAPS taps, operators without weights where all that they read is
-    float (but for the frame around the pixels, which int8 holds exactly), and what comes behind the last layer: the
-    normalisation of the embedding.
+    The names of what stays float in an int8 file begin with FLOAT: the layers with weights in `keep`, depthwise
+    convolutions of more than MOST_TAPS taps, operators without weights where all that they read is float (but for the
+    frame around the pixels, which int8 holds exactly), and what comes behind the last layer: the normalisation of the
+    embedding. Other names in `keep`, of activations, sums and products, say nothing here.
     """
     graph, layers = model.subgraphs[0], _layers(root, network)
     steps = operators(model)
@@ -58,7 +58,7 @@ def name_values(model: Any, root: nn.Module, network: str, keep: frozenset[str])
         if weighted:
             layer = str(named)
             found.add(layer)
-        kept = weighted and any(f"{layer}.".startswith(f"{part}.") for part in keep)
+        kept = weighted and layer in keep
         slow = kind == "DEPTHWISE_CONV_2D" and np.prod(graph.tensors[op.inputs[1]].shape[1:3]) > MOST_TAPS
         follows = not weighted and set(values) <= floats and (layer, kind) != ("input", "PAD")
         is_float = kept or slow or follows or place >= tail

@@ -8,15 +8,16 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mobileface.arch import INPUT_SIZE
-from mobileface.errors import InputError
+from mobileface.errors import InputError, one_line
 
 WARM_UP = 5  # calls that are not counted
 LEAST = 5  # calls that are, however slow
@@ -59,7 +60,7 @@ def take_turns(files: Sequence[Path], threads: int, seconds: float) -> list[Timi
 
 
 def runner(file: Path, threads: int) -> Call:
-    """A call that runs one grey image through the file. InputError for a file that no runtime here can run."""
+    """A call that runs one grey image through the file. InputError for a file that no runtime here runs so."""
     if not file.exists():
         raise InputError(f"{file}: not found, wanted an .onnx or a .tflite file")
     if file.suffix == ".onnx":
@@ -70,26 +71,51 @@ def runner(file: Path, threads: int) -> Call:
 
 
 def _onnx(file: Path, threads: int, options: Any = None) -> Call:
-    from mobileface.embedders.onnx import INPUT_TYPES, open_session
+    from mobileface.embedders.onnx import INPUT_TYPES, open_session, runtime_errors
 
     session = open_session(file, threads, options)
-    [fed] = session.get_inputs()
-    shape = [1, *(size if isinstance(size, int) else INPUT_SIZE for size in fed.shape[1:])]
-    pixels = np.full(shape, 127, INPUT_TYPES[fed.type])
-    return lambda: session.run(None, {fed.name: pixels})
+    fed = _only(file, session.get_inputs())
+    pixels = _grey(file, fed.name, fed.shape, fed.type, INPUT_TYPES)
+    return _tried(file, lambda: session.run(None, {fed.name: pixels}), runtime_errors())
 
 
 def _tflite(file: Path, threads: int) -> Call:
-    from mobileface.embedders.tflite import open_interpreter
+    from mobileface.embedders.tflite import FLOATS, INTEGERS, open_interpreter
 
     interpreter = open_interpreter(file, threads)
-    [fed] = interpreter.get_input_details()
-    interpreter.set_tensor(fed["index"], np.full(fed["shape"], 127, fed["dtype"]))
-    return lambda: interpreter.invoke()
+    fed = _only(file, interpreter.get_input_details())
+    types = {np.dtype(kind).name: kind for kind in (*FLOATS, *INTEGERS)}
+    pixels = _grey(file, fed["name"], fed["shape"].tolist(), np.dtype(fed["dtype"]).name, types)
+    interpreter.set_tensor(fed["index"], pixels)
+    return _tried(file, interpreter.invoke, (ValueError, RuntimeError))
 
 
-def profile(file: Path, calls: int = 20) -> dict[str, float]:
-    """Milliseconds of a call by kind of operator, one thread; empty where the runtime does not tell (LiteRT)."""
+def _only(file: Path, inputs: Sequence[Any]) -> Any:
+    if len(inputs) != 1:
+        raise InputError(f"{file}: has {len(inputs)} inputs, wanted one that takes an image")
+    return inputs[0]
+
+
+def _grey(file: Path, name: str, shape: list[Any], kind: str, types: Mapping[str, Any]) -> NDArray[Any]:
+    """One grey image as an input takes it. Sizes that are free (no numbers) are those of ours."""
+    if kind not in types:
+        raise InputError(f"{file}: input {name!r} is {kind}, wanted one of {list(types)}")
+    if len(shape) != 4 or (isinstance(shape[0], int) and shape[0] != 1):
+        raise InputError(f"{file}: input {name!r} is {shape}, wanted one image at a time, e.g. [1, 3, 112, 112]")
+    return np.full([1, *(size if isinstance(size, int) else INPUT_SIZE for size in shape[1:])], 127, types[kind])
+
+
+def _tried(file: Path, call: Call, errors: tuple[type[Exception], ...]) -> Call:
+    """The call, once it has run."""
+    try:
+        call()
+    except errors as error:
+        raise InputError(f"{file}: does not run on a grey image ({one_line(error)})") from None
+    return call
+
+
+def profile(file: Path, threads: int, calls: int = 25) -> dict[str, float]:
+    """Milliseconds of a call by kind of operator; empty where the runtime does not tell (LiteRT)."""
     if file.suffix != ".onnx":
         return {}
     import onnxruntime
@@ -98,8 +124,8 @@ def profile(file: Path, calls: int = 20) -> dict[str, float]:
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = os.path.join(folder, "profile")
-        session_call = _onnx(file, 1, options)
-        for _ in range(WARM_UP + calls):
+        session_call = _onnx(file, threads, options)
+        for _ in range(calls - 1):  # the first was made on opening
             session_call()
         del session_call  # the session writes its profile when it goes
         [written] = Path(folder).iterdir()
@@ -108,7 +134,7 @@ def profile(file: Path, calls: int = 20) -> dict[str, float]:
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             spent[event["args"]["op_name"]] += event["dur"]
-    return {name: total / 1e3 / (WARM_UP + calls) for name, total in spent.items()}
+    return {name: total / 1e3 / calls for name, total in spent.items()}
 
 
 def all_threads() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,11 @@ from export.deployed import Deployed
 from export.int8 import Int8
 from mobileface.arch import INPUT_SIZE
 from mobileface.embedders.contract import InputContract
-from mobileface.embedders.coreml_package import MANIFEST, MODEL, package_files, quiet
+from mobileface.embedders.coreml_package import MANIFEST, MODEL, quiet
 from mobileface.embedders.file import CONTRACT_KEY
 from mobileface.errors import InputError
 from mobileface.models.fuse import fuse
 
-NEEDED = ("coremltools",)
-PRECISIONS = ("fp32", "fp16", "int8")
 DATED = "com.github.apple.coremltools.conversion_date"  # a key of the converter's own
 FLOAT16 = ("linear", "reshape")  # what is computed in float16 on vectors too
 INPUT_TEXT = "aligned face, 112x112 RGB; the normalisation is inside the network"
@@ -47,17 +44,14 @@ def export_coreml(
     float16, so the crops of `int8` are not looked at.
 
     iOS 16 is the oldest system that takes int8 weights; with one target all three files run on the same phones.
-    `path` ends in .mlpackage and is not there yet. InputError where coremltools is missing and for layers to keep
-    that the network does not have.
+    `path` ends in .mlpackage and is not there yet. InputError for int8 without crops and for layers to keep that the
+    network does not have.
     """
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise InputError(f"{path}: {missing[0]} is missing, wanted: pip install 'mobileface[coreml]'")
-    if precision not in PRECISIONS or (precision == "int8") != (int8 is not None):
-        given, known = "none" if int8 is None else "given", ", ".join(PRECISIONS)
-        raise InputError(f"{path}: precision {precision!r}, int8 {given}; wanted one of {known}, int8 with int8 alone")
+    if (precision == "int8") != (int8 is not None):
+        raise InputError(f"{path}: precision {precision} {'without' if int8 is None else 'with'} crops to calibrate on")
     fused = fuse(network).to("cpu", torch.float32)
-    if int8 is not None and (unknown := int8.keep - dict(fused.named_modules()).keys()):
-        raise InputError(f"{path}: no layer is called {min(unknown)!r}, wanted names of the fused network's modules")
+    if int8 is not None:
+        int8.check_names(fused)
     with quiet(), torch.no_grad():
         program = _trace(Deployed(fused).eval())
         model = _convert(program, precision)
@@ -140,5 +134,5 @@ def _save(model: Any, path: Path) -> None:
     specification.description.metadata.userDefined.pop(DATED, None)
     [file] = path.rglob(MODEL)
     file.write_bytes(specification.SerializeToString(deterministic=True))
-    for file in package_files(path):
-        file.chmod(0o644)
+    for part in [path, *path.rglob("*")]:
+        part.chmod(0o755 if part.is_dir() else 0o644)

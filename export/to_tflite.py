@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +25,7 @@ from mobileface.embedders.file import CONTRACT_KEY
 from mobileface.embedders.tflite import TFLiteEmbedder, quiet
 from mobileface.embedders.tflite_file import METADATA
 from mobileface.errors import CheckFailed, InputError
-from mobileface.files import atomic_path
 from mobileface.models.fuse import fuse
-
-NEEDED = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 
 
 class Nhwc(nn.Module):
@@ -48,19 +48,18 @@ def export_tflite(
 
     Batch norms are folded and activations rewritten in a copy; the batch is 1, and may be resized. `metadata` goes
     into the file's metadata as JSON under `mobileface`, with our input contract. In fp16 weights alone are halved; in
-    int8 the input and the normalisation of the embedding stay float. The file is written whole or not at all.
-    InputError for slopes that are not finite, for layers to keep that are not there, for int8 without crops and where
-    the packages for TFLite are missing; CheckFailed for a file that does not answer as `Deployed` says.
+    int8 the input, depthwise convolutions of more than 25 taps and the normalisation of the embedding stay float.
+    InputError for slopes that are not finite, for layers to keep that are not there and for int8 without crops;
+    CheckFailed for a file that does not answer, or has lost the name of a layer to keep. Such a file is the caller's
+    to remove.
     """
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise InputError(f"{path}: {missing[0]} is missing, wanted: pip install 'mobileface[tflite]'")
     if (precision == "int8") != (int8 is not None):
         raise InputError(f"{path}: precision {precision} {'without' if int8 is None else 'with'} crops to calibrate on")
     fused = fuse(network).to("cpu", torch.float32)
     if int8 is not None:
         int8.check_names(fused)
     keep = int8.keep if int8 else frozenset[str]()
-    with quiet():
+    with silent():
         content = convert(rewrite_activations(fused), keep)
         if precision == "fp16":
             content = halved(content)
@@ -68,20 +67,25 @@ def export_tflite(
             content = quantised(content, int8)
     model = read(content)
     put_texts(model, METADATA, {**metadata, CONTRACT_KEY: _contract(metadata)})
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(packed(model))
-        check_outputs(temporary, path.name)
+    path.write_bytes(packed(model))
+    check_outputs(path)
 
 
 def convert(network: nn.Module, keep: frozenset[str] = frozenset()) -> bytes:
-    """`network` as it is, in eval mode, as a file in fp32; `keep` as in `name_values`. Batch norms are not folded."""
+    """`network` as it is, in eval mode, as a file in fp32; `keep` as in `name_values`. Batch norms are not folded.
+
+    CheckFailed where a convolution or linear layer in `keep` is not among the names of the file.
+    """
     import litert_torch
 
     wrapped = Nhwc(network).eval()
     example = torch.full((1, INPUT_SIZE, INPUT_SIZE, 3), 127.5)
     with torch.no_grad():
         model = read(litert_torch.convert(wrapped, None, {"input": example}).model_content())
-    name_values(model, wrapped, "deployed.network", keep)
+    found = name_values(model, wrapped, "deployed.network", keep)
+    layers = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    if lost := sorted((keep & layers) - found):
+        raise CheckFailed(f"{lost[0]}: shall stay float, but the converter left no layer of that name")
     free_batch(model)
     return packed(model)
 
@@ -92,14 +96,20 @@ def _contract(metadata: dict[str, str]) -> str:
     return json.dumps(replace(stored, layout="nhwc").to_dict())
 
 
-def check_outputs(path: Path, name: str) -> None:
-    """Run three plain images: CheckFailed unless the file gives finite raw embeddings, and for one what for three."""
+@contextmanager
+def silent() -> Iterator[None]:
+    """What converters say of themselves, by `print`, as warnings or past Python, goes nowhere. For one thread only."""
+    with quiet(), open(os.devnull, "w") as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+
+
+def check_outputs(path: Path) -> None:
+    """Run three plain images: CheckFailed unless the file gives finite raw embeddings."""
     size = (INPUT_SIZE, INPUT_SIZE, 3)
     images = np.stack([np.full(size, value, np.uint8) for value in (30, 127, 220)])  # dark, grey, bright
     try:
-        embedder = TFLiteEmbedder(path, threads=1)
-        found = embedder(images)
+        TFLiteEmbedder(path, threads=1)(images)
     except InputError as error:
-        raise CheckFailed(f"{name}: does not answer ({error})") from None
-    if found.shape != (3, embedder.dim):
-        raise CheckFailed(f"{name}: embeddings are {found.shape}, wanted {(3, embedder.dim)}")
+        raise CheckFailed(str(error)) from None

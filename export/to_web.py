@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.metadata import THRESHOLDS_KEY
 from export.npm import npm_files
 from mobileface.arch import INPUT_SIZE
 from mobileface.data.align import TEMPLATE
@@ -29,7 +30,6 @@ RUNTIME_FILES = {
     "dist/ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     "dist/ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
-THRESHOLDS_KEY = "mobileface.thresholds"  # JSON: {"1e-3": {"threshold": 0.31, "set": "lfw", "pairs": 5000000}}
 LICENCES = {"data": "mobileface.data_licence", "weights": "mobileface.weights_licence"}
 TEXT_LIMIT = 200  # characters of what a file says of itself
 

@@ -10,22 +10,19 @@ import json
 import math
 import os
 import tempfile
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 from rich.console import Console
 
 from export.formats import WEB, label, require
-from export.images import FEW, MANY, parity_images
-from export.parity import BATCHES
-from export.run import NOT_STATED, described, export_run
+from export.images import crops_for
+from export.metadata import NOT_STATED
+from export.run import described, export_run
 from mobileface.arch import Arch, arch_from_dict, load_arch
 from mobileface.card import describe_data, describe_start, describe_teacher, versions
-from mobileface.data.images import BadImage, decode
 from mobileface.data.pairs import open_pairs
 from mobileface.distributed import first_then_others, rank
 from mobileface.embedders.contract import InputContract
@@ -57,7 +54,7 @@ def make(recipe: Path, data: Path | None, out: Path | None, overrides: list[str]
     sets = [_resolved(spec, root) for spec in plan.evaluate]
     judge_phases(run, sets, root, console)
     results = [judge_model(run, run, spec, root, console) for spec in sets]
-    for entry in export_run_folder(run, plan, plan.export, console):
+    for entry in export_run_folder(run, plan.export, console):
         if entry["format"] == WEB:
             continue
         file, name = run / "export" / entry["file"], label(entry["format"], entry["precision"])
@@ -239,7 +236,8 @@ def judge_model(run: Path, model: Path, spec: str, root: Path, console: Console,
     if kept.exists():
         result = json.loads(kept.read_text(encoding="utf-8"))
         wanted = (embedder.sha256, pair_set.sha256, embedder.contract.flip)
-        if (result["model_sha256"], result["data_sha256"], result["flip"]) == wanted:
+        found = (result["model_sha256"], result["data_sha256"], result["flip"])
+        if found == wanted and "single_thresholds" in result:
             return result
     with console.status(f"judging {model.name} on {spec}"):
         verification = evaluate(embedder, pair_set)
@@ -251,31 +249,17 @@ def judge_model(run: Path, model: Path, spec: str, root: Path, console: Console,
     return result
 
 
-def export_run_folder(run: Path, plan: Plan | None, chosen: Export, console: Console) -> list[dict[str, Any]]:
-    """Export to the chosen formats and precisions, each through the parity gate. `plan` tells where its images are."""
+def export_run_folder(run: Path, chosen: Export, console: Console, images: Path | None = None) -> list[dict[str, Any]]:
+    """Export to the chosen formats and precisions, each through the parity gate, on the run's faces or `images`."""
     if not chosen.formats:
         return []
+
+    def say(entry: dict[str, Any]) -> None:
+        console.print(f"export: {described(entry, run / 'export')}", highlight=False, soft_wrap=True)
+
     with console.status("export"):
-        crops = parity_crops(plan, MANY if "int8" in chosen.precisions else FEW)
-        entries = export_run(run, chosen.formats, crops, precisions=chosen.precisions)
-    for entry in entries:
-        console.print(f"export: {described(entry, run / 'export')}", highlight=False)
-    return entries
-
-
-def parity_crops(plan: Plan | None, most: int) -> NDArray[np.uint8]:
-    """At most `most` crops spread over the training set, bad ones left out; synthetic faces where it is not at hand."""
-    if plan is None:
-        return parity_images(most=most)
-    crops: list[NDArray[np.uint8]] = []
-    with suppress(InputError, OSError):
-        faces = open_faces(plan)
-        for i in np.linspace(0, len(faces) - 1, min(most, len(faces))).astype(int):
-            with suppress(BadImage):
-                crops.append(decode(faces.read(int(i)), faces.key(int(i))))
-    if len(crops) >= max(BATCHES):
-        return np.stack(crops)
-    return parity_images(most=most)
+        crops = crops_for(run, images, chosen.precisions)
+        return export_run(run, chosen.formats, crops, precisions=chosen.precisions, say=say)
 
 
 def finish_report(run: Path, results: list[dict[str, Any]]) -> Path:

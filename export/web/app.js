@@ -39,8 +39,11 @@ function watcher(root, model, answer) {
     timer = setTimeout(async () => {
       try {
         const found = await (await model).embed(crop);
-        if (state.crop === crop) show(found);
+        if (state.crop !== crop) return;
+        say("");
+        show(found);
       } catch (error) {
+        if (state.crop === crop) show(null);
         say(`The model does not run: ${error.message}`, true);
       }
     }, WAIT);

@@ -12,7 +12,7 @@ const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowD
 export class Picture {
   /** `root`: the card; `template`: the two eyes in the crop; `changed`: called with each new crop, or null. */
   constructor(root, template, changed) {
-    Object.assign(this, { root, template, changed, placed: [false, false], eyes: [] });
+    Object.assign(this, { root, template, changed, placed: [false, false], eyes: [], turn: 0 });
     this.picture = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
     this.view = this.part("view").getContext("2d");
     this.view.canvas.width = this.view.canvas.height = VIEW;
@@ -32,7 +32,7 @@ export class Picture {
     });
     on("camera", "click", () => this.film());
     on("shoot", "click", () => this.shoot());
-    on("cancel", "click", () => this.show("empty"));
+    on("cancel", "click", () => this.clear());
     on("again", "click", () => this.clear());
     on("closer", "click", () => this.look(this.part("closer").getAttribute("aria-pressed") === "false"));
     on("view", "click", (event) => this.click(event));
@@ -59,7 +59,14 @@ export class Picture {
     });
   }
 
+  /** What was under way before this may not show its result any more; true as long as nothing else has begun. */
+  begin() {
+    const turn = ++this.turn;
+    return () => turn === this.turn;
+  }
+
   show(state) {
+    this.begin();
     for (const track of this.part("video").srcObject?.getTracks() ?? []) track.stop();
     this.part("video").srcObject = null;
     this.root.dataset.state = state;
@@ -78,14 +85,16 @@ export class Picture {
 
   /** Takes a file that the person chose or dropped. */
   async read(file) {
+    const latest = this.begin();
     let bitmap;
     try {
       bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
     } catch {
-      this.say(`“${file.name}” is no picture that this browser can read. JPEG, PNG and WebP work everywhere.`);
+      if (latest())
+        this.say(`“${file.name}” is no picture that this browser can read. JPEG, PNG and WebP work everywhere.`);
       return;
     }
-    this.take(bitmap, bitmap.width, bitmap.height);
+    if (latest()) this.take(bitmap, bitmap.width, bitmap.height);
     bitmap.close();
   }
 
@@ -95,13 +104,16 @@ export class Picture {
       this.say("The camera works only over https:// or on localhost. You can still choose a picture.");
       return;
     }
+    const latest = this.begin();
     try {
       const video = { facingMode: "user", width: { ideal: 1280 } };
       const stream = await navigator.mediaDevices.getUserMedia({ video });
+      if (!latest()) return stream.getTracks().forEach((track) => track.stop());
       this.show("filming");
       this.part("video").srcObject = stream;
       this.part("shoot").focus();
     } catch (error) {
+      if (!latest()) return;
       this.say(
         error.name === "NotAllowedError"
           ? "The camera was not allowed. You can allow it in the browser’s settings, or choose a picture."
@@ -124,6 +136,7 @@ export class Picture {
     this.picture.fillRect(0, 0, canvas.width, canvas.height); // black under what is transparent
     this.picture.drawImage(source, 0, 0, canvas.width, canvas.height);
     this.placed = [false, false];
+    this.changed(null);
     this.show(width === SIZE && height === SIZE ? "aligned" : "marking");
     this.look(false);
     this.eyes = START.map(([x, y]) => [this.frame.x + x * this.frame.side, this.frame.y + y * this.frame.side]);

@@ -126,6 +126,9 @@ def export(
     run_folder: RunFolder,
     to: Annotated[list[str] | None, typer.Option("--to", help="formats: onnx, coreml, tflite, web")] = None,
     precision: Annotated[list[str] | None, typer.Option("--precision", help="fp32, fp16, int8")] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="crops to compare on and for int8's ranges: a folder or a .bin")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write a run's network for runtimes and prove it equal on the run's own images; its plan's formats unless told."""
@@ -137,11 +140,11 @@ def export(
         told = {"formats": to} if to else {}
         told |= {"precisions": precision} if precision else {}
         if (run_folder / "arch.json").is_file() and not (run_folder / "plan.yaml").is_file():  # it was imported
-            factory.export_run_folder(run_folder, None, parse_export(told, "export"), new_console())
+            factory.export_run_folder(run_folder, parse_export(told, "export"), new_console(), images)
             return
         plan = read_plan(run_folder / "plan.yaml")
         chosen = parse_export({**plan.export.model_dump(), **told}, "export")
-        factory.export_run_folder(run_folder, plan, chosen, new_console())
+        factory.export_run_folder(run_folder, chosen, new_console(), images)
 
     raise typer.Exit(guarded(run, debug))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,8 +65,9 @@ class InputContract:
             images = images[..., ::-1]
         pixels = images.astype(np.float32, order="C")
         mean, std = np.asarray(self.mean), np.asarray(self.std)
-        pixels *= (1.0 / (self.scale * std)).astype(np.float32)
-        pixels -= (mean / std).astype(np.float32)
+        with np.errstate(all="ignore"):  # what is not finite shows in the embeddings: `check_finite`
+            pixels *= (1.0 / (self.scale * std)).astype(np.float32)
+            pixels -= (mean / std).astype(np.float32)
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) if self.layout == "nchw" else pixels
 
     def shape(self) -> tuple[int, int, int]:
@@ -119,6 +121,9 @@ def _three(name: str, values: object) -> tuple[float, float, float]:
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"contract: {name} holds {value!r}, wanted a finite number")
-    return float(value)
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(f"contract: {name} holds {value!r}, wanted a finite number")
+        return float(value)
+    except OverflowError:  # a whole number
+        raise InputError(f"contract: {name} holds a number beyond {sys.float_info.max:.1g}, wanted less") from None

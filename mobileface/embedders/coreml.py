@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mobileface.embedders.contract import InputContract
-from mobileface.embedders.coreml_package import Package, package_sha256, quiet, read_package
+from mobileface.embedders.coreml_package import Package, quiet, read_package
 from mobileface.embedders.coreml_program import Program
 from mobileface.embedders.file import CONTRACT_KEY, FileEmbedder, Outputs, stored_contract
 from mobileface.errors import InputError, one_line
@@ -23,21 +23,28 @@ class CoreMLEmbedder(FileEmbedder):
 
     An input of type image takes pixels in 0..255, in the order of colours that it states; its scale and bias are
     operations of the program. For an array as input `contract` says what to feed, None: the one in the metadata. On
-    macOS Core ML itself runs it, with all of the device's compute units. `threads` None means all cores, of the
-    interpreter. Raises InputError for a missing, damaged or unfitting package.
+    macOS Core ML itself runs it, with all of the device's compute units, unless `interpreted`. `threads` None means all
+    cores, of the interpreter. Raises InputError for a missing, damaged or unfitting package.
     """
 
     libraries: tuple[str, ...] = ("coremltools", "torch", "numpy")
 
-    def __init__(self, path: Path, contract: InputContract | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        contract: InputContract | None = None,
+        threads: int | None = None,
+        interpreted: bool = False,
+    ) -> None:
         package = read_package(path)
         stored = dict(package.specification.description.metadata.userDefined).get(CONTRACT_KEY)
         self._input = _read_input(package)
         contract = _contract(path, self._input, contract, stored)
         if threads is not None:
             torch.set_num_threads(threads)
-        self._runtime: Runtime = Apple(path) if platform.system() == "Darwin" else Interpreter(package)
-        super().__init__(path, package_sha256(path), contract, 1, stored is not None)
+        real = platform.system() == "Darwin" and not interpreted
+        self._runtime: Runtime = Apple(path) if real else Interpreter(package)
+        super().__init__(path, package.sha256, contract, 1, stored is not None)
 
     def _run(self, images: NDArray[np.uint8]) -> Outputs:
         if self._input.image:

@@ -26,11 +26,15 @@ MOST_MODEL = 1 << 28  # bytes: weights are kept beside it
 
 @dataclass(frozen=True)
 class Package:
-    """A package that holds an ML Program: its specification (a Model protobuf) and where its weights lie."""
+    """A package that holds an ML Program: its specification (a Model protobuf) and where its weights lie.
+
+    sha256: of the files and of what the manifest makes of them.
+    """
 
     path: Path
     specification: Any
     weights: Path
+    sha256: str
 
 
 def read_package(path: Path) -> Package:
@@ -38,11 +42,10 @@ def read_package(path: Path) -> Package:
     if not path.is_dir():
         raise InputError(f"{path}: not found, wanted an .mlpackage folder")
     files = package_files(path)
-    entries = _entries(path)
-    named = {str(entry.get("name")): str(entry.get("path")) for entry in entries.values()}
-    model = path / "Data" / named.get(MODEL, MODEL)
+    root, named = _manifest(path)
+    model = path / "Data" / root
     if model not in files:
-        raise InputError(f"{path}: {MANIFEST} names no {MODEL} that lies in the package, wanted one")
+        raise InputError(f"{path}: {MANIFEST} names no root model that lies in the package, wanted one")
     if (size := model.stat().st_size) > MOST_MODEL:
         raise InputError(f"{path}: {MODEL} has {size:,} bytes, wanted at most {MOST_MODEL:,}")
     weights = Path(named.get(WEIGHTS, WEIGHTS))  # an empty folder, or none, where a program has no weights
@@ -51,26 +54,33 @@ def read_package(path: Path) -> Package:
     specification = _parsed(path, model.read_bytes())
     if (kind := specification.WhichOneof("Type")) != "mlProgram":
         raise InputError(f"{path}: holds a model of type {kind}, wanted an mlProgram")
-    return Package(path, specification, path / "Data" / weights)
+    return Package(path, specification, path / "Data" / weights, _sha256(path, files, model, path / "Data" / weights))
 
 
 def package_files(path: Path) -> list[Path]:
-    """All files of a package, sorted. InputError for links, and for more files than a package has."""
-    files = []
-    for part in path.rglob("*"):
-        if part.is_symlink():
-            raise InputError(f"{path}: holds a link, {part.relative_to(path)}, wanted files only")
-        if part.is_file():
-            files.append(part)
-        if len(files) > MOST_FILES:
-            raise InputError(f"{path}: holds more than {MOST_FILES} files, wanted an .mlpackage")
+    """All files of a package, sorted. InputError for links and pipes, and for more parts than a package has."""
+    files: list[Path] = []
+    folders = [path]
+    for folder in folders:  # it grows meanwhile
+        for part in folder.iterdir():
+            if part.is_symlink():
+                raise InputError(f"{path}: holds a link, {part.relative_to(path)}, wanted files only")
+            if not (part.is_file() or part.is_dir()):
+                raise InputError(f"{path}: holds {part.relative_to(path)}, no file and no folder, wanted files only")
+            (files if part.is_file() else folders).append(part)
+            if len(files) + len(folders) > MOST_FILES:
+                raise InputError(f"{path}: holds more than {MOST_FILES} files, wanted an .mlpackage")
     return sorted(files)
 
 
-def package_sha256(path: Path) -> str:
-    """Hex SHA-256 over the names and hashes of the files, the manifest left out: its identifiers are drawn by lot."""
-    files = [file for file in package_files(path) if file != path / MANIFEST]
-    lines = "".join(f"{sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
+def _sha256(path: Path, files: list[Path], model: Path, weights: Path) -> str:
+    """Hex SHA-256 over names and hashes of the files, and which of them are model and weights.
+
+    The manifest itself is left out, for its identifiers are drawn by lot.
+    """
+    parts = [(sha256(file), file) for file in files if file != path / MANIFEST]
+    parts += [("model", model), ("weights", weights)]
+    lines = "".join(f"{found}  {part.relative_to(path).as_posix()}\n" for found, part in parts)
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
@@ -87,15 +97,16 @@ def quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def _entries(path: Path) -> dict[str, dict[str, Any]]:
-    """Manifest.json's entries by their identifiers."""
+def _manifest(path: Path) -> tuple[str, dict[str, str]]:
+    """Where Manifest.json says that the root model lies, and all its entries: where they lie, by name."""
     try:
         with (path / MANIFEST).open("rb") as file:
             content = json.loads(file.read(MOST_MANIFEST))
         entries = content["itemInfoEntries"]
-        if all(isinstance(entry, dict) for entry in entries.values()):
-            return entries
-        raise TypeError("an entry is no object")
+        named = {str(entry["name"]): str(entry["path"]) for entry in entries.values()}
+        if len(named) < len(entries):
+            raise ValueError("two entries have one name")
+        return str(entries[content["rootModelIdentifier"]]["path"]), named
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path}: {MANIFEST} cannot be read ({one_line(error)}), wanted an .mlpackage") from None
 

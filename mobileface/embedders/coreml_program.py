@@ -7,8 +7,9 @@ are checked; the kernels of Apple's devices, which may add up in another order o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from mobileface.embedders.coreml_package import Package, quiet
 from mobileface.errors import InputError, one_line
 
 CONSTANT = ("const", "constexpr_")  # prefixes of what holds a value and computes nothing
+FOLDED = {"cast": "x", "concat": "values", "reshape": "x"}  # coremltools follows single unknown values through these
 MOST_VALUES = 1 << 27  # of one tensor: 512 MiB in float32
+MOST_TOTAL = 1 << 29  # of all tensors of a program
+MOST_NUMBERS = 1 << 16  # of a constant of integers that an operation takes; longer ones are packed weights
 TYPES: dict[str, Callable[[Tensor], Tensor]] = {
     "fp16": lambda x: x.half().float(),
     "fp32": lambda x: x.float(),
@@ -63,7 +67,14 @@ class Program:
                 self._steps, self.constants = _steps(package.path, function)
             except (AttributeError, TypeError, ValueError, IndexError) as error:
                 raise InputError(f"{self.path}: is damaged ({one_line(error)})") from None
+        described, found = {entry.name for entry in package.specification.description.input}, set(function.inputs)
+        if described != found:
+            raise InputError(
+                f"{self.path}: is described to take {sorted(described)}, its program takes {sorted(found)}"
+            )
         self._outputs = [variable.name for variable in function.outputs]
+        if others := set(self._outputs) - {step.result for step in self._steps}:
+            raise InputError(f"{self.path}: output {min(others)!r} is not computed, wanted the result of an operation")
 
     @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
@@ -75,12 +86,12 @@ class Program:
             return values[argument.text] if isinstance(argument, Name) else argument
 
         for step in self._steps:
-            arguments = {name: given(argument) for name, argument in step.arguments.items()}
             try:
+                arguments = {name: given(argument) for name, argument in step.arguments.items()}
                 values[step.result] = TYPES[step.dtype](OPERATIONS[step.kind](**arguments))
-            except (InputError, RuntimeError, TypeError, ValueError, IndexError) as error:
+            except (InputError, RuntimeError, TypeError, ValueError, LookupError) as error:
                 raise InputError(f"{self.path}: {step.kind} {step.result!r} does not run ({one_line(error)})") from None
-        return {name: (values | self.constants)[name].numpy() for name in self._outputs}
+        return {name: values[name].numpy() for name in self._outputs}
 
 
 def _check_operations(package: Package) -> None:
@@ -95,6 +106,53 @@ def _check_operations(package: Package) -> None:
             f"{package.path}: holds operations that the interpreter does not know: {', '.join(unknown)}; "
             f"known: {', '.join(OPERATIONS)}"
         )
+    for function in functions.values():
+        for block in function.block_specializations.values():
+            _check_block(package.path, block, {entry.name: _stated(entry) for entry in function.inputs})
+
+
+def _check_block(path: Path, block: Any, sizes: dict[str, int]) -> None:
+    """Refuse what coremltools would make large while it reads: it computes whatever has no input but constants.
+
+    sizes: of the inputs, as stated. What coremltools infers is held to what is stated, but for unknown lengths.
+    """
+    constants: set[str] = set()
+    for operation in block.operations:
+        bindings = [binding for argument in operation.inputs.values() for binding in argument.arguments]
+        if operation.blocks:
+            raise InputError(f"{path}: {operation.type} holds operations of its own, wanted none")
+        if operation.type == "const":
+            constants.update(output.name for output in operation.outputs)
+        elif not operation.type.startswith(CONSTANT) and all(
+            binding.WhichOneof("binding") != "name" or binding.name in constants for binding in bindings
+        ):
+            raise InputError(f"{path}: {operation.type} has only constants to compute with, wanted its result instead")
+        for output in operation.outputs:
+            if output.name in sizes:
+                raise InputError(f"{path}: has two values called {output.name!r}, wanted a name for each")
+            followed = operation.inputs.get(FOLDED.get(operation.type, ""))
+            taken = sum(sizes.get(binding.name, 0) for binding in followed.arguments) if followed else 0
+            sizes[output.name] = max(_stated(output), taken)
+    _check_sizes(path, sizes)
+
+
+def _check_sizes(path: Path, sizes: dict[str, int]) -> None:
+    """InputError for a tensor of too many values, and for too many in all."""
+    largest = max(sizes, key=sizes.__getitem__, default="")
+    if sizes and sizes[largest] > MOST_VALUES:
+        raise InputError(f"{path}: {largest!r} has {sizes[largest]:,} values, wanted at most {MOST_VALUES:,}")
+    if (total := sum(sizes.values())) > MOST_TOTAL:
+        raise InputError(f"{path}: its tensors have {total:,} values, wanted at most {MOST_TOTAL:,}")
+
+
+def _stated(value: Any) -> int:
+    """How many values a NamedValueType states."""
+    return _size(side.constant.size for side in value.type.tensorType.dimensions if side.HasField("constant"))
+
+
+def _size(shape: Iterable[Any]) -> int:
+    """Values of a tensor; a length that is a symbol counts as one."""
+    return prod(int(side) for side in shape if isinstance(side, int | np.integer))
 
 
 def _load(package: Package) -> Any:
@@ -115,6 +173,8 @@ def _steps(path: Path, function: Any) -> tuple[list[Step], dict[str, Any]]:
 
     constants: dict[str, Any] = {}
     steps = []
+    results = [result for operation in function.operations for result in operation.outputs]
+    _check_sizes(path, {result.name: _size(result.shape) for result in results})
     for operation in function.operations:
         [result] = operation.outputs
         if operation.op_type.startswith("constexpr_"):
@@ -122,11 +182,9 @@ def _steps(path: Path, function: Any) -> tuple[list[Step], dict[str, Any]]:
         elif operation.op_type == "const":
             constants[result.name] = _constant(result.val)
         else:
-            dtype, shape = builtin_to_string(result.dtype), result.shape
+            dtype = builtin_to_string(result.dtype)
             if dtype not in TYPES:
                 raise InputError(f"{path}: {result.name!r} is of type {dtype}, wanted one of {', '.join(TYPES)}")
-            if all(isinstance(side, int | np.integer) for side in shape) and np.prod(shape, dtype=float) > MOST_VALUES:
-                raise InputError(f"{path}: {result.name!r} has shape {shape}, wanted at most {MOST_VALUES:,} values")
             arguments = {name: _argument(value, constants) for name, value in operation.inputs.items()}
             steps.append(
                 Step(operation.op_type, {k: v for k, v in arguments.items() if v is not None}, result.name, dtype)
@@ -144,6 +202,8 @@ def _argument(value: Any, constants: dict[str, Any]) -> Any:
 
 
 def _constant(value: Any) -> Any:
-    """Floats as a float32 tensor, all else as plain Python values."""
+    """Floats as a float32 tensor, all else as plain Python values; a long array stays one, no operation takes it."""
     array = np.asarray(value)
-    return torch.from_numpy(array.astype(np.float32)) if array.dtype.kind == "f" else array.tolist()
+    if array.dtype.kind == "f":
+        return torch.from_numpy(array.astype(np.float32))
+    return array if array.size > MOST_NUMBERS else array.tolist()

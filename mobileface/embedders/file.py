@@ -53,8 +53,16 @@ class FileEmbedder:
                 f"{self.path}: output {self._embedding!r} is {raw.shape} for {len(images)} images, "
                 f"wanted {(len(images), self.dim)}"
             )
+        if self._quality is None:
+            return raw
+        quality = found[self._quality]
+        if quality.shape != (len(images),):
+            raise InputError(
+                f"{self.path}: output {self._quality!r} is {quality.shape} for {len(images)} images, "
+                f"wanted {(len(images),)}"
+            )
         with np.errstate(all="ignore"):  # a NaN or an infinity is named by the caller
-            return raw if self._quality is None else raw * found[self._quality].astype(np.float32).reshape(-1, 1)
+            return raw * quality.astype(np.float32)[:, None]
 
 
 def padded(pixels: NDArray[Any], batch: int | None) -> NDArray[Any]:
@@ -72,16 +80,18 @@ def stored_contract(path: Path, stored: str | None) -> InputContract:
         )
     try:
         return InputContract.from_dict(json.loads(stored))
-    except (ValueError, InputError) as error:
+    except (ValueError, RecursionError, InputError) as error:
         raise InputError(f"{path}: metadata {CONTRACT_KEY!r} cannot be used: {one_line(error)}") from None
 
 
 def pick_embedding(path: Path, found: Outputs) -> str:
     """The name of the embedding among a file's outputs."""
-    flat = [name for name, value in found.items() if value.ndim == 2]
+    flat = [name for name, value in found.items() if value.ndim == 2 and value.dtype.kind in "fiu"]
     if "embedding" in flat:
         return "embedding"
     if len(flat) == 1:
         return flat[0]
     shapes = {name: list(value.shape) for name, value in found.items()}
-    raise InputError(f"{path}: outputs are {shapes}, wanted `embedding` (N, D) or just one of two dimensions")
+    raise InputError(
+        f"{path}: outputs are {shapes}, wanted `embedding` (N, D) or just one of two dimensions, of numbers"
+    )

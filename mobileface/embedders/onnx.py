@@ -41,7 +41,7 @@ class OnnxEmbedder(FileEmbedder):
         except runtime_errors() as error:
             raise InputError(f"{self.path}: does not run on {len(pixels)} images ({one_line(error)})") from None
         found = zip(self._outputs, values, strict=True)
-        return {name: value[: len(images)] for name, value in found if np.ndim(value) > 0}
+        return {name: value[: len(images)] for name, value in found if isinstance(value, np.ndarray) and value.ndim}
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:

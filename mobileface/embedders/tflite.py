@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
-import warnings
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mobileface.errors import InputError, one_line
 from mobileface.files import sha256
 
 FLOATS, INTEGERS = (np.float32,), (np.int8, np.uint8)
+_STDERR = threading.RLock()
 
 
 class TFLiteEmbedder(FileEmbedder):
@@ -48,10 +50,9 @@ class TFLiteEmbedder(FileEmbedder):
     def _run(self, images: NDArray[np.uint8]) -> Outputs:
         count, pixels = len(images), padded(self.contract.normalise(images), self._batch)
         try:
-            with quiet():
-                self._make_room(len(pixels))
-                self._interpreter.set_tensor(self._input["index"], _stored(pixels, self._input))
-                self._interpreter.invoke()
+            self._make_room(len(pixels))
+            self._interpreter.set_tensor(self._input["index"], _stored(pixels, self._input))
+            self._interpreter.invoke()
             values = {name: self._value(index) for name, index in self._outputs.items()}
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{self.path}: does not run on {count} images ({one_line(error)})") from None
@@ -59,8 +60,10 @@ class TFLiteEmbedder(FileEmbedder):
 
     def _make_room(self, count: int) -> None:
         if count != self._held:
-            self._interpreter.resize_tensor_input(self._input["index"], [count, *self._input["shape"][1:]])
-            self._interpreter.allocate_tensors()
+            self._held = 0  # none, should this fail
+            with quiet():
+                self._interpreter.resize_tensor_input(self._input["index"], [count, *self._input["shape"][1:]])
+                self._interpreter.allocate_tensors()
             self._held = count
 
     def _value(self, index: int) -> NDArray[np.float32]:
@@ -73,20 +76,24 @@ class TFLiteEmbedder(FileEmbedder):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Warnings and all that is written to the terminal go nowhere: LiteRT's remarks on itself know no other way."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = {number: os.dup(number) for number in (1, 2)}
-    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
+    """Nothing reaches file 2 (stderr), for a moment: LiteRT's remarks on itself know no other way.
+
+    That holds for all threads; one at a time is in here, or one would put back what another has put there.
+    """
+    with _STDERR:
+        if sys.stderr is not None and not sys.stderr.closed:
+            sys.stderr.flush()
+        kept = None
+        with suppress(OSError):  # it is closed, and shows nothing
+            kept = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
         try:
-            for number in saved:
-                os.dup2(nowhere.fileno(), number)
-            warnings.simplefilter("ignore")
-            with redirect_stdout(nowhere), redirect_stderr(nowhere):
-                yield
+            if kept is not None:
+                with open(os.devnull, "w") as nowhere:
+                    os.dup2(nowhere.fileno(), 2)
+            yield
         finally:
-            for number, kept in saved.items():
-                os.dup2(kept, number)
+            if kept is not None:
+                os.dup2(kept, 2)
                 os.close(kept)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from mobileface.errors import InputError, one_line
 METADATA = "mobileface"  # the entry of our exports' metadata: texts by name, as JSON
 IDENTIFIER = b"TFL3"  # at byte 4
 MOST_BYTES = 1 << 31  # offsets in a flatbuffer are signed
-MOST_GRAPHS = 100  # a file may name the same graph again and again, and grow when it is read
-DAMAGE = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError, MemoryError)
+MOST_GRAPHS = 10
+MOST_PARTS = 20_000  # graphs, operators, tensors, what operators take, ...; lfrc-step5 has 7,700
+MOST_TEXT = 1 << 24  # bytes of all names; of our metadata
+DAMAGE = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError, MemoryError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,56 @@ def read_file(path: Path) -> TFLiteFile:
         raise InputError(f"{path}: is no TFLite file ({len(content):,} bytes), wanted {IDENTIFIER.decode()} at byte 4")
     try:
         root = schema.Model.GetRootAs(content, 0)
-        if root.SubgraphsLength() > MOST_GRAPHS:
-            raise ValueError(f"{root.SubgraphsLength()} graphs, at most {MOST_GRAPHS} are read")
+        _check_size(root)
         model = schema.ModelT.InitFromObj(root)
         _check(model, len(content))
         return TFLiteFile(content, _outputs(model), _texts(model))
     except DAMAGE as error:
         raise InputError(f"{path}: is damaged or no TFLite file ({one_line(error)})") from None
+
+
+def _check_size(root: Any) -> None:
+    """ValueError for too many parts: a list may name one part again and again, and grow when it is read."""
+    _at_most(MOST_GRAPHS, "graphs", root.SubgraphsLength())
+    if root.ExternalBuffersLength() or root.ExternalBufferGroupsLength():
+        raise ValueError("weights lie outside of the file")
+    parts = root.BuffersLength() + root.OperatorCodesLength() + root.SignatureDefsLength() + root.MetadataLength()
+    parts += sum(graph.TensorsLength() + graph.OperatorsLength() for graph in _each(root, "Subgraphs"))
+    _at_most(MOST_PARTS, "parts", parts)
+    for graph in _each(root, "Subgraphs"):
+        for tensor in _each(graph, "Tensors"):
+            sparsity = tensor.Sparsity()
+            parts += tensor.VariantTensorsLength() + (sparsity.DimMetadataLength() if sparsity else 0)
+        for op in _each(graph, "Operators"):
+            parts += op.InputsLength() + op.OutputsLength() + op.IntermediatesLength()
+    parts += sum(entry.InputsLength() + entry.OutputsLength() for entry in _each(root, "SignatureDefs"))
+    _at_most(MOST_PARTS, "parts", parts)
+    text = 0
+    for name in _names(root):
+        text = _at_most(MOST_TEXT, "bytes of names", text + len(name or b""))
+
+
+def _names(root: Any) -> Iterator[bytes | None]:
+    yield root.Description()
+    for graph in _each(root, "Subgraphs"):
+        yield graph.Name()
+        yield from (tensor.Name() for tensor in _each(graph, "Tensors"))
+    yield from (code.CustomCode() for code in _each(root, "OperatorCodes"))
+    yield from (entry.Name() for entry in _each(root, "Metadata"))
+    for signature in _each(root, "SignatureDefs"):
+        yield signature.SignatureKey()
+        yield from (entry.Name() for kind in ("Inputs", "Outputs") for entry in _each(signature, kind))
+
+
+def _each(part: Any, name: str) -> Iterator[Any]:
+    """The entries of a list in the file, one at a time."""
+    return (getattr(part, name)(i) for i in range(getattr(part, f"{name}Length")()))
+
+
+def _at_most(most: int, kind: str, count: int) -> int:
+    if count > most:
+        raise ValueError(f"{count:,} {kind}, at most {most:,} are read")
+    return count
 
 
 def _check(model: Any, size: int) -> None:
@@ -61,7 +106,11 @@ def _check(model: Any, size: int) -> None:
     for graph in model.subgraphs:
         count = len(_list(graph.tensors))
         _within("buffer", (tensor.buffer for tensor in _list(graph.tensors)), 0, len(buffers))
-        _within("tensor", (*_list(graph.inputs), *_list(graph.outputs)), 0, count)
+        ends = (*_list(graph.inputs), *_list(graph.outputs))
+        _within("tensor", ends, 0, count)
+        for name in (graph.tensors[i].name for i in ends):  # LiteRT gives them as text
+            if isinstance(name, bytes) and _text(name).encode() != name:
+                raise ValueError(f"the name {name!r} is no text")
         for op in _list(graph.operators):
             _within("operator", [op.opcodeIndex], 0, len(_list(model.operatorCodes)))
             _within("tensor", (*_list(op.outputs), *_list(op.intermediates)), 0, count)
@@ -76,17 +125,21 @@ def _check(model: Any, size: int) -> None:
 
 def _outputs(model: Any) -> dict[str, int]:
     """By the names of the main graph's signature, else by those of its tensors."""
+    graph = model.subgraphs[0]
     for signature in _list(model.signatureDefs):
         if signature.subgraphIndex == 0:
-            return {_text(entry.name): int(entry.tensorIndex) for entry in _list(signature.outputs)}
-    graph = model.subgraphs[0]
+            found = {_text(entry.name): int(entry.tensorIndex) for entry in _list(signature.outputs)}
+            if unknown := found.keys() - {name for name, i in found.items() if i in _list(graph.outputs)}:
+                raise ValueError(f"output {min(unknown)!r} of the signature is none of the graph")
+            return found
     return {_text(graph.tensors[i].name) or f"output {i}": int(i) for i in _list(graph.outputs)}
 
 
 def _texts(model: Any) -> dict[str, str] | None:
     for entry in _list(model.metadata):
         if _text(entry.name) == METADATA:
-            texts = json.loads(bytes(model.buffers[entry.buffer].data))
+            stored = bytes(_list(model.buffers[entry.buffer].data))
+            texts = json.loads(stored[: _at_most(MOST_TEXT, "bytes of metadata", len(stored))])
             if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
                 raise ValueError(f"metadata {METADATA!r} are not texts")
             return texts

@@ -202,7 +202,8 @@ def _single_thresholds(single: NDArray[np.float32], pair_set: PairSet) -> dict[s
     scores = sc.cosines(units, pair_set.first, pair_set.second)
     highest, impostors = _impostors(units, scores, pair_set)
     resolved = {name: sc.allowed(far, impostors) for name, far in FARS.items()}
-    return {name: float(np.nextafter(highest[k], 2)) for name, k in resolved.items() if 1 <= k < impostors}
+    found = {name: float(np.nextafter(highest[k], 2)) for name, k in resolved.items() if 1 <= k < impostors}
+    return {name: threshold for name, threshold in found.items() if threshold <= 1}  # else strangers are too equal
 
 
 def _impostors(

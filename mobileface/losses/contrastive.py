@@ -80,7 +80,7 @@ class _LogSum(torch.autograd.Function):
         low = torch.finfo(queries.dtype).min / 4  # stands for -inf: -inf minus -inf is NaN
         peak = queries.new_full((len(queries),), low)
         total, mean = torch.zeros_like(peak), torch.zeros_like(queries)  # sums of e^(logit - peak), and that times rows
-        for rows, theirs in others:
+        for rows, theirs in (piece for piece in others if len(piece[0])):  # a maximum over none is an error
             out = (labels[:, None] == theirs) | (theirs < 0)
             logits = (queries @ rows.T).mul_(scale).masked_fill_(out, low)
             higher = torch.maximum(peak, logits.amax(1))

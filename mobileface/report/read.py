@@ -19,6 +19,8 @@ JSON_LIMIT = 64 << 20  # bytes; the largest honest file (64 small images in base
 PLAN_LIMIT = 1 << 20  # bytes
 LINE_LIMIT = 1 << 20  # bytes of one log line
 LOG_POINTS = 2000  # rows kept for a curve: more than a screen has pixels
+# what an export may be called, also one that is no longer there
+EXPORTED = [f"{kind}{end}" for kind in ("onnx", "tflite", "coreml") for end in ("", "-fp16", "-int8")]
 FILES_LIMIT = 64  # evaluation or export files of one run
 MARKERS = ("plan.yaml", "arch.json", "card.json", "log.jsonl")
 
@@ -83,7 +85,7 @@ def read_run(run: Path) -> RunFiles:
     if not any((run / name).is_file() for name in MARKERS):
         raise InputError(f"{run}: not a run folder: it holds none of {', '.join(MARKERS)}")
     exports = {path.stem: read_json(path) for path in json_files(run / "export")}
-    evaluations, worst = read_evaluations(run / "evaluation", [*exports, "onnx", "tflite", "coreml"])
+    evaluations, worst = read_evaluations(run / "evaluation", [*exports, *EXPORTED])
     plan, log = run / "plan.yaml", run / "log.jsonl"
     return RunFiles(
         path=run,

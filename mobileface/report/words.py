@@ -41,6 +41,10 @@ LOSSES = {
     "distillation": ("distillation", "The network learns to give the embeddings of a larger network, its teacher."),
     "relational_distillation": ("relational", "It learns how alike the teacher finds the images of a batch."),
     "logit_distillation": ("logit", "It learns how likely the teacher finds each person of the training."),
+    "int8": (
+        "int8",
+        "The network is trained as what it becomes with numbers of eight bits, so that it loses less by them.",
+    ),
     "pk batches": (
         "batches",
         "Each batch holds several images each of a few people, so that it has pairs.",

@@ -42,7 +42,7 @@ from mobileface.training.progress import Progress
 from mobileface.training.runlog import RunLog
 from mobileface.training.schedule import learning_rate
 from mobileface.training.terms import weigh
-from mobileface.training.trainer import Trainer, micro_batch, note_skipped, prepare
+from mobileface.training.trainer import RANGES, Trainer, micro_batch, note_skipped, prepare
 from mobileface.training.validation import in_words, validate
 from mobileface.training.views import embed
 from mobileface.training.watch import watch
@@ -169,11 +169,13 @@ def _next_phase(trainer: Trainer, log: RunLog | None, tensors: dict[str, Tensor]
     trainer.network.load_state_dict(checkpoint.part(tensors, "network."))  # a momentum encoder begins as its copy
     trainer.begin_phase(state.phase + 1)
     margins = [_margin(trainer.plan.phases[number]) for number in (state.phase, state.phase + 1)]
-    other: tuple[str, ...] = ("ranges.",)  # what begin_phase has observed holds
+    other: tuple[str, ...] = (f"{RANGES}.",)  # what begin_phase has observed holds
+    other += ("contrastive.encoder.",) if trainer.phase.in_int8 else ()  # its channels have other scales
     other += () if margins[0] == margins[1] else ("classification.margin.",)  # statistics of another quality
     queues = [_queue(trainer.plan.phases[number]) for number in (state.phase, state.phase + 1)]
     other += () if queues[0] == queues[1] else ("contrastive.queue.",)  # features of another encoder
-    checkpoint.start_from(tensors, trainer.network, trainer.terms, other)
+    begun = {f"network.{name}": tensor for name, tensor in trainer.network.state_dict().items()}  # by begin_phase
+    checkpoint.start_from({**tensors, **begun}, trainer.network, trainer.terms, other)
     state.phase, state.before, state.seen = state.phase + 1, state.before + state.seen, 0
     state.best, state.stale = None, 0
     trainer.say(f"phase {trainer.phase.name}: {trainer.total:,} images")

@@ -11,15 +11,11 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from mobileface.errors import InputError
 from mobileface.plain_yaml import read_yaml
 from mobileface.training.plan_errors import explain
-from mobileface.training.plan_phases import Phase, wrapped
+from mobileface.training.plan_phases import Phase, switch, wrapped
 from mobileface.training.plan_table import Positive, Table
 from mobileface.training.plan_terms import TAUGHT, LogitDistillation
 
 MAX_PLAN_BYTES = 1 << 20
-
-
-def _switch(value: Any) -> Any:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # YAML reads on and off so
 
 
 # -- data
@@ -149,7 +145,7 @@ class Plan(Table):
     evaluate: list[str] = Field([])
     export: Export = Export()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
+    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(switch)] = "auto"
     activation_checkpointing: bool = False  # activations are computed twice instead of kept: less memory, slower
     checkpoint: Checkpoint = Checkpoint()
     watch: int = Field(0, ge=0, le=10_000, description="training images whose norms are watched, clean and degraded")
@@ -175,9 +171,11 @@ class Plan(Table):
 
     @model_validator(mode="after")
     def _quantises_or_recomputes(self) -> Plan:
-        rounded = next((phase.name for phase in self.phases if phase.quantise), None)
+        rounded = [phase.name for phase in self.phases if phase.in_int8]
         if rounded and self.activation_checkpointing:
-            raise ValueError(f"phase {rounded}: quantise goes with activation_checkpointing: false alone")
+            raise ValueError(f"phase {rounded[0]}: quantise goes with activation_checkpointing: false alone")
+        if len(rounded) == len(self.phases) and self.compile == "on":
+            raise ValueError(f"phase {rounded[0]}: quantise is not compiled; wanted compile: off or auto")
         return self
 
     @model_validator(mode="after")

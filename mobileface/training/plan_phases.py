@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mobileface.training.plan_table import NameAlone, Positive, Table
 from mobileface.training.plan_terms import Classification, Contrastive, Term, views_of
 from mobileface.training.plan_views import Views
 
 LATER_LR = 0.1  # ours: a phase that names no optimizer has this share of the first one's learning rate
+
+
+def switch(value: Any) -> Any:
+    """The words on and off, which YAML reads as True and False; anything else as it is."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class Optimizer(Table):
@@ -74,7 +79,8 @@ class Phase(Table):
     """One stretch of training. Lengths are in images seen.
 
     quantise: the network is trained, and judged, as what int8 makes of it, so that its weights learn to bear that; its
-    batch norms stand still, and the result is a float network as any other.
+    batch norms stand still, and the result is a float network as any other. It begins with the same function, its
+    channels made equal as an export makes them.
     """
 
     name: str = Field("phase-1", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
@@ -86,7 +92,7 @@ class Phase(Table):
     schedule: Schedule = Schedule()
     sampler: Sampler = PlainSampler(kind="plain")
     views: Views = Views()
-    quantise: Literal["int8"] | None = None
+    quantise: Annotated[Literal["int8", "off"], BeforeValidator(switch)] = "off"
     terms: list[Term] = Field([Classification(kind="classification")], min_length=1)
 
     @model_validator(mode="after")
@@ -112,6 +118,11 @@ class Phase(Table):
             raise ValueError(f"schedule: {what}{late} images are not reached in a phase of {self.images}")
         return self
 
+    @property
+    def in_int8(self) -> bool:
+        """Whether it trains what int8 makes of the network."""
+        return self.quantise == "int8"
+
 
 def _reads_centres(term: Term) -> bool:
     return term.kind in ("intra", "inter") or (isinstance(term, Contrastive) and term.queue == "proxy")
@@ -128,6 +139,7 @@ def losses(phase: Phase) -> list[str]:
             words += ["partition"] * (term.threshold != "none")
         else:
             words.append(f"{term.mining} triplet" if term.kind == "triplet" else term.kind)
+    words += ["int8"] * phase.in_int8
     return words + [f"{phase.sampler.kind} batches"] * (phase.sampler.kind != "plain")
 
 

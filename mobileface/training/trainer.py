@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mobileface.arch import Arch
 from mobileface.data.faceset import FaceSet, Split, split_identities
-from mobileface.data.loading import SAMPLER_STREAM, FaceStream, stream_seed
+from mobileface.data.loading import SAMPLER_STREAM, FaceStream, batches, stream_seed
 from mobileface.data.samplers import SAMPLERS, Sampler
 from mobileface.distributed import shard, world_size
 from mobileface.embedders.contract import Embedder
@@ -24,6 +24,7 @@ from mobileface.embedders.network import load_network
 from mobileface.errors import InputError
 from mobileface.losses.distill_logits import class_centres
 from mobileface.models import build
+from mobileface.models.equalise import equalise
 from mobileface.models.quantised import Int8Network
 from mobileface.training import checkpoint
 from mobileface.training.device import Network, compiled, over_ranks, pick_device, pick_precision
@@ -132,11 +133,19 @@ class Trainer:
             raise InputError(f"phase {phase.name}: {error}") from None
         return sampler
 
-    def begin_phase(self, number: int) -> None:
-        """New terms, optimizer and stream of samples for phase `number`; network and state stay as they are."""
+    def begin_phase(self, number: int, restored: bool = False) -> None:
+        """New terms, optimizer and stream of samples for phase `number`; the state stays as it is, and so does the
+        network's function. restored: a checkpoint's network and ranges take the place of these at once.
+        """
         sampler, self.phase = self.check_phase(number), self.plan.phases[number]
         phase, dim = self.phase, self.arch.embedding_dim
         self.terms, self.optimizer = nn.ModuleDict(), None  # type: ignore[assignment]  # room for the new ones
+        degraded = None if phase.views.degraded is None else plan_steps(phase.views.degraded)
+        steps = plan_steps(phase.views.clean)
+        self.stream = FaceStream(self.faces, sampler, steps, self.plan.seed, number, degraded, phase.batch)
+        ranged = self._first_images() if phase.in_int8 and not restored else None
+        if ranged is not None:  # before a momentum encoder begins as the network's copy
+            equalise(self.network, ranged.numpy())
         if line := memory_line(phase, self.split.num_classes, dim, self.teacher_dim):
             self.say(line)
         counts = torch.bincount(self.classes[self.classes >= 0], minlength=self.split.num_classes)
@@ -150,24 +159,23 @@ class Trainer:
         for what in ("left_out", "short", "repeats"):
             if count := getattr(sampler, what, 0):
                 self.say(f"sampler {phase.sampler.kind}: {SAID[what].format(count)}")
-        degraded = None if phase.views.degraded is None else plan_steps(phase.views.degraded)
-        steps = plan_steps(phase.views.clean)
-        self.stream = FaceStream(self.faces, sampler, steps, self.plan.seed, number, degraded, phase.batch)
-        self.int8 = self._quantised() if phase.quantise else None
+        self.int8 = Int8Network(self.network).to(self.device) if phase.in_int8 else None
         if self.int8 is not None:
-            self.terms["ranges"] = self.int8.ranges  # no term, but saved with them
+            assert RANGES not in self.terms
+            self.terms[RANGES] = self.int8.ranges
+        if self.int8 is not None and ranged is not None:
+            for part in ranged.split(32):
+                self.int8.observe(part.to(self.device).permute(0, 3, 1, 2).float())
 
-    def _quantised(self) -> Int8Network:
-        """The network in int8, its ranges those of training images, the same on every rank."""
-        sample, _ = watch_sample(self.faces, self.split, min(RANGED, len(self.split.train)), self.plan.seed)
-        assert sample is not None
-        quantised = Int8Network(self.network).to(self.device)
-        for images in torch.from_numpy(sample.images).split(32):
-            quantised.observe(images.to(self.device).permute(0, 3, 1, 2).float())
-        return quantised
+    def _first_images(self) -> Tensor:
+        """The phase's first images in all their views, (N, 112, 112, 3) uint8; the same on every rank."""
+        first = next(batches(self.stream, 0, RANGED, RANGED, workers=0))
+        note_skipped(self, first.skipped)
+        return torch.cat([first.images, *first.degraded])
 
 
-RANGED = 64  # training images that the ranges of an int8 phase are taken from, before its first step
+RANGED = 64  # of its first images: what an int8 phase takes ranges from, before its first step
+RANGES = "ranges"  # their place among the terms, with which they are saved; no kind of term has this name
 SAID = {
     "left_out": "{} images without a label are left out",
     "short": "{} identities have fewer images than a batch takes of each; theirs repeat",
@@ -235,7 +243,10 @@ def prepare(
     note_skipped(trainer, [*skipped, *unwatched])
     if plan.activation_checkpointing and plan.compile == "auto":
         say("activation_checkpointing: trained without torch.compile")
-    sizes = sorted({embedded_at_once(phase) for phase in plan.phases[trainer.state.phase :] if not phase.quantise})
+    left = plan.phases[trainer.state.phase :]
+    if plan.compile != "off" and (rounded := [phase.name for phase in left if phase.in_int8]):
+        say(f"quantise: phase {', '.join(rounded)} is trained without torch.compile")
+    sizes = sorted({embedded_at_once(phase) for phase in left if not phase.in_int8})
     wanted = "off" if plan.activation_checkpointing or not sizes else plan.compile
     trainer.forward, is_compiled = compiled(network, wanted, sizes, device, precision, say)
     trainer.forward = over_ranks(trainer.forward)
@@ -249,6 +260,8 @@ def prepare(
         "train_images": len(split.train),
         "held_out_images": len(split.held_out),
     }
+    if rounded := [phase.name for phase in plan.phases if phase.in_int8]:
+        facts["int8_phases"] = rounded
     return trainer, facts
 
 
@@ -282,7 +295,7 @@ def _restore(trainer: Trainer) -> None:
         )
     known = {f.name for f in fields(State)}
     state = State(**{key: value for key, value in saved.items() if key in known})
-    trainer.begin_phase(state.phase)
+    trainer.begin_phase(state.phase, restored=True)
     checkpoint.restore(tensors, trainer.network, trainer.terms, trainer.optimizer, trainer.last)
     trainer.state = state
     name = f", phase {trainer.phase.name}" if len(trainer.plan.phases) > 1 else ""

@@ -11,6 +11,7 @@ from mobileface.embedders.coreml_package import quiet
 with quiet():
     import coremltools as ct
     from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil.mil import types  # noqa: F401, for the tests
 
 
 def write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from mobileface.embedders.contract import InputContract
 from mobileface.embedders.coreml import CoreMLEmbedder
-from mobileface.embedders.coreml_package import package_files, package_sha256, read_package
+from mobileface.embedders.coreml_package import read_package
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import InputError
 from tests.embedders.coreml_packages import ct, mb, write
@@ -64,7 +65,7 @@ def test_array_inputs_need_a_contract(tmp_path: Path, images: NDArray[np.uint8])
     embedder = open_embedder(path, contract, threads=1)
     channels = images.astype(np.float64).mean(axis=(1, 2))[:, ::-1]
     np.testing.assert_allclose(embedder(images), (channels / 200 - [0.1, 0.2, 0.3]) / [0.5, 0.6, 0.7], rtol=1e-5)
-    assert (embedder.dim, embedder.contract, embedder.sha256) == (3, contract, package_sha256(path))
+    assert (embedder.dim, embedder.contract, embedder.sha256) == (3, contract, read_package(path).sha256)
     with pytest.raises(InputError, match="does not say how its input is normalised"):
         CoreMLEmbedder(path)
 
@@ -143,6 +144,53 @@ def forget_main(specification: Any) -> None:
     del specification.mlProgram.functions["main"]
 
 
+def edit(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Change the operations of `main`."""
+
+    def main(specification: Any) -> Any:
+        function = specification.mlProgram.functions["main"]
+        return change(function.block_specializations[function.opset])
+
+    return lambda path: respecify(path, main)
+
+
+def repeated(block: Any) -> None:
+    """Two operations give one name."""
+    block.operations.extend([block.operations[-1]])
+
+
+def nested(block: Any) -> None:
+    """What is not known, inside of what is."""
+    block.operations[-1].blocks.add().operations.add().type = "fill"
+
+
+def lost(block: Any) -> None:
+    """The output is a constant."""
+    [name] = [op.outputs[0].name for op in block.operations if "axes" in op.outputs[0].name]
+    block.outputs[0] = name
+
+
+def pipe(path: Path) -> None:
+    """Whoever opens it waits for ever."""
+    (path / FOLDER / "weights/weight.bin").unlink()
+    os.mkfifo(path / FOLDER / "weights/weight.bin")
+
+
+def second(path: Path) -> None:
+    """A second entry for the model."""
+
+    def change(content: dict[str, Any]) -> None:
+        entries = content["itemInfoEntries"]
+        entries["again"] = entries[content["rootModelIdentifier"]]
+
+    manifest(path, change)
+
+
+def many(path: Path) -> None:
+    for number in range(1001):
+        (path / f"folder{number}").mkdir()
+
+
 def huge(specification: Any) -> None:
     function = specification.mlProgram.functions["main"]
     for side in function.inputs[0].type.tensorType.dimensions:
@@ -155,10 +203,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "manifest of depth": (lambda p: (p / "Manifest.json").write_text("[" * 100_000), "Manifest.json cannot be read"),
     "manifest a list": (lambda p: (p / "Manifest.json").write_text("[]"), "Manifest.json cannot be read"),
     "entries no objects": (lambda p: manifest(p, lambda c: c.update(itemInfoEntries={"a": 1})), "cannot be read"),
-    "model outside": (lambda p: point(p, "model.mlmodel", "../../outside"), "names no model.mlmodel that lies in"),
-    "model at a root": (lambda p: point(p, "model.mlmodel", "/etc/passwd"), "names no model.mlmodel that lies in"),
+    "model outside": (lambda p: point(p, "model.mlmodel", "../../outside"), "names no root model that lies in"),
+    "model at a root": (lambda p: point(p, "model.mlmodel", "/etc/passwd"), "names no root model that lies in"),
     "weights outside": (lambda p: point(p, "weights", "../.."), "names weights that do not lie in"),
-    "model gone": (lambda p: (p / FOLDER / "model.mlmodel").unlink(), "names no model.mlmodel that lies in"),
+    "model gone": (lambda p: (p / FOLDER / "model.mlmodel").unlink(), "names no root model that lies in"),
     "model empty": (lambda p: (p / FOLDER / "model.mlmodel").write_bytes(b""), "of type None, wanted an mlProgram"),
     "model cut": (lambda p: cut(p / FOLDER / "model.mlmodel"), "is no Core ML model"),
     "model a page": (lambda p: (p / FOLDER / "model.mlmodel").write_bytes(b"<html>no"), "is no Core ML model"),
@@ -173,6 +221,17 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         "is no ML Program that can be read",
     ),
     "weights far away": (lambda p: respecify(p, far_weights), "is no ML Program that can be read"),
+    "root nowhere": (lambda p: manifest(p, lambda c: c.update(rootModelIdentifier="x")), "Manifest.json cannot be"),
+    "two models": (second, "Manifest.json cannot be read .two entries have one name"),
+    "a pipe": (pipe, "holds .*weight.bin, no file and no folder, wanted files only"),
+    "many folders": (many, "holds more than 1000 files"),
+    "one name for two": (edit(repeated), "has two values called 'embedding', wanted a name for each"),
+    "nested": (edit(nested), "linear holds operations of its own, wanted none"),
+    "output a constant": (edit(lost), "output .*axes.* is not computed, wanted the result of an operation"),
+    "another input": (
+        lambda p: respecify(p, lambda s: setattr(s.description.input[0], "name", "photo")),
+        r"is described to take \['photo'\], its program takes \['input'\]",
+    ),
     "huge": (lambda p: respecify(p, huge), "is no ML Program|wanted at most"),
     "a link": (lambda p: (p / "link").symlink_to("/etc"), "holds a link, link, wanted files only"),
 }  # fmt: skip
@@ -195,23 +254,48 @@ def test_what_is_no_package(tmp_path: Path, whole: Path) -> None:
         CoreMLEmbedder(tmp_path / "none.mlpackage")
 
 
-def test_hash_is_of_all_but_the_manifest(tmp_path: Path, whole: Path) -> None:
+def test_hash_is_of_what_the_package_means(tmp_path: Path, whole: Path) -> None:
+    """Of every file, and of which is the model and where the weights are; not of the manifest's identifiers."""
     path = tmp_path / "net.mlpackage"
     shutil.copytree(whole, path)
-    digest = package_sha256(whole)
-    manifest(path, lambda content: content.update(itemInfoEntries={"x": {}}))
-    assert package_sha256(path) == digest
-    digests = {digest}
-    for file in package_files(whole):
-        if file.name != "Manifest.json":
-            copy = path / file.relative_to(whole)
-            content = copy.read_bytes()
-            copy.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-            digests.add(package_sha256(path))
-            copy.write_bytes(content)
-    assert package_sha256(path) == digest
-    (path / FOLDER / "weights/weight.bin").rename(path / FOLDER / "weights/other.bin")
-    assert len(digests | {package_sha256(path)}) == 4
+
+    def rename(content: dict[str, Any]) -> None:
+        names = {old: f"new {old}" for old in content["itemInfoEntries"]}
+        content["itemInfoEntries"] = {names[old]: entry for old, entry in content["itemInfoEntries"].items()}
+        content["rootModelIdentifier"] = names[content["rootModelIdentifier"]]
+
+    digests = {read_package(whole).sha256}
+    manifest(path, rename)
+    assert {read_package(path).sha256} == digests
+    weights = path / FOLDER / "weights/weight.bin"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    digests.add(read_package(path).sha256)
+    weights.rename(weights.with_name("other.bin"))
+    digests.add(read_package(path).sha256)
+    respecify(path, lambda specification: setattr(specification.description.metadata, "author", "another"))
+    digests.add(read_package(path).sha256)
+    shutil.copy(path / FOLDER / "model.mlmodel", path / FOLDER / "other.mlmodel")
+    digests.add(read_package(path).sha256)
+    point(path, "model.mlmodel", "com.apple.CoreML/other.mlmodel")
+    digests.add(read_package(path).sha256)
+    point(path, "weights", "com.apple.CoreML")
+    digests.add(read_package(path).sha256)
+    assert len(digests) == 7
+
+
+def test_the_model_is_the_manifests_root(tmp_path: Path, whole: Path) -> None:
+    """Another file that is named as models usually are is not taken."""
+    path = tmp_path / "net.mlpackage"
+    shutil.copytree(whole, path)
+
+    def change(content: dict[str, Any]) -> None:
+        entries = content["itemInfoEntries"]
+        entries["other"] = {**entries[content["rootModelIdentifier"]], "path": "com.apple.CoreML/other.mlmodel"}
+        entries[content["rootModelIdentifier"]]["name"] = "first.mlmodel"
+
+    (path / FOLDER / "other.mlmodel").write_bytes(b"")
+    manifest(path, change)
+    assert CoreMLEmbedder(path, InputContract()).dim == 40
 
 
 class FakeModel:
@@ -246,6 +330,8 @@ def test_on_macos_the_real_runtime_is_used(
     with pytest.raises(InputError, match=r"does not run on Core ML \(no device\)"):
         embedder(np.zeros_like(images))
     array = CoreMLEmbedder(plain, InputContract(scale=2.0))
+    interpreted = CoreMLEmbedder(path, interpreted=True)
+    np.testing.assert_allclose(interpreted(images), images.mean(axis=(1, 2))[:, ::-1], rtol=1e-5)
     assert array(images).shape == (3, 2)  # a foreign file's unit vectors stay
     np.testing.assert_array_equal(array._runtime._model.fed[1]["input"], InputContract(scale=2.0).normalise(images[:1]))
 

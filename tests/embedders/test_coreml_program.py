@@ -15,7 +15,7 @@ from mobileface.embedders.coreml_ops import OPERATIONS
 from mobileface.embedders.coreml_package import read_package
 from mobileface.embedders.coreml_program import Program
 from mobileface.errors import InputError
-from tests.embedders.coreml_packages import ct, mb, write
+from tests.embedders.coreml_packages import ct, mb, types, write
 
 Array = NDArray[np.float32]
 RANDOM = np.random.default_rng(0)
@@ -239,6 +239,76 @@ def test_blockwise_weights(tmp_path: Path) -> None:
     path = write(tmp_path / "block.mlpackage", build, {"x": (4, 6)}, ct.target.iOS18)
     [found] = Program(read_package(path))({"x": np.zeros((4, 6), np.float32)}).values()
     np.testing.assert_allclose(found, codes * np.repeat(scale, 2, axis=1), rtol=1e-6)
+
+
+LONG = np.arange(1 << 14, dtype=np.float32)
+FOLDS: dict[str, Callable[[Any], Any]] = {
+    "add": lambda x: mb.add(x=LONG[:2, None], y=LONG[None, :2]),
+    "maximum": lambda x: mb.maximum(x=1.0, y=2.0),
+    "select": lambda x: mb.select(cond=np.ones((2, 1), bool), a=LONG[None, :2], b=LONG[:2, None]),
+    "concat": lambda x: mb.concat(values=[LONG[:2], LONG[:2]], axis=0),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDS)
+def test_what_coremltools_would_compute_while_reading_is_refused(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two constants of a few bytes can have a sum of gigabytes; so coremltools never sees them."""
+    path = write(tmp_path / "net.mlpackage", lambda x: mb.add(x=x, y=mb.reduce_mean(x=FOLDS[kind](x))), {"x": (1, 1)})
+    monkeypatch.setattr("mobileface.embedders.coreml_program._load", lambda package: pytest.fail("was read"))
+    with pytest.raises(InputError, match=rf"{kind} has only constants to compute with, wanted its result instead"):
+        Program(read_package(path))
+
+
+def twice(x: Any) -> Any:
+    """Few values, of which coremltools follows each: twice as many with each operation."""
+    x = mb.reshape(x=x, shape=[1])
+    for _ in range(10):
+        x = mb.concat(values=[x, x], axis=0)
+    return mb.reduce_mean(x=x)
+
+
+@pytest.mark.parametrize("build", [lambda x: mb.add(x=x, y=LONG), twice])
+def test_too_many_values_are_refused_before_they_are_read(
+    tmp_path: Path, build: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = read_package(write(tmp_path / "net.mlpackage", build, {"x": (1, 1)}))
+    monkeypatch.setattr("mobileface.embedders.coreml_program._load", lambda package: pytest.fail("was read"))
+    monkeypatch.setattr("mobileface.embedders.coreml_program.MOST_VALUES", 1000)
+    with pytest.raises(InputError, match=r"has (1,024|16,384) values, wanted at most 1,000"):
+        Program(package)
+    function = package.specification.mlProgram.functions["main"]
+    for operation in function.block_specializations[function.opset].operations:
+        if operation.type == "concat":  # stated to be of unknown length
+            operation.outputs[0].type.tensorType.dimensions[0].unknown.variadic = False
+    monkeypatch.setattr("mobileface.embedders.coreml_program.MOST_TOTAL", 2000)
+    with pytest.raises(InputError, match=r"wanted at most (1|2),000"):
+        Program(package)
+
+
+def test_compressed_weights_that_are_too_large_are_not_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """iOS 18: an index stands for many values, and what the file states of the result is not to be believed."""
+    indices = np.zeros((1, 64), np.uint8).astype(types.np_uint1_dtype)
+    table = np.ones((1, 1, 2, 64), np.float32)
+
+    def build(x: Any) -> Any:
+        return mb.add(x=x, y=mb.constexpr_lut_to_dense(indices=indices, lut=table, vector_axis=np.int32(0)))
+
+    package = read_package(write(tmp_path / "net.mlpackage", build, {"x": (1, 1)}, ct.target.iOS18))
+    [found] = Program(package)({"x": np.zeros((1, 1), np.float32)}).values()
+    np.testing.assert_array_equal(found, np.ones((64, 64)))
+    function = package.specification.mlProgram.functions["main"]
+    for operation in function.block_specializations[function.opset].operations:
+        if operation.type == "constexpr_lut_to_dense":
+            operation.outputs[0].type.tensorType.dimensions[0].constant.size = 1
+        elif operation.type == "add":
+            operation.outputs[0].type.tensorType.dimensions[0].unknown.variadic = False
+    monkeypatch.setattr("mobileface.embedders.coreml_program.MOST_VALUES", 1000)
+    with pytest.raises(InputError, match=r"has 4,096 values, wanted at most 1,000"):
+        Program(package)
 
 
 @pytest.mark.parametrize("what", ["tanh", "same", "flag"])

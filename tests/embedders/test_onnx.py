@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mobileface.embedders.contract import InputContract
+from mobileface.embedders.file import pick_embedding
 from mobileface.embedders.onnx import OnnxEmbedder
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import InputError
@@ -124,9 +125,21 @@ def test_a_foreign_output_named_embedding_is_taken_as_it_is(tmp_path: Path, imag
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
 
 
+def test_a_quality_of_another_number_than_the_images(tmp_path: Path, images: np.ndarray) -> None:
+    three = node("Constant", [], ["quality"], value=numpy_helper.from_array(np.ones(3, np.float32)))
+    nodes = [*own_export()[:-2], three, own_export()[-1]]
+    metadata = {"mobileface.contract": json.dumps(InputContract().to_dict())}
+    embedder = open_embedder(write(tmp_path / "own.onnx", nodes, ("embedding", "quality"), metadata=metadata))
+    assert embedder(images[:3]).shape == (3, 3)
+    with pytest.raises(InputError, match=r"own\.onnx: output 'quality' is \(3,\) for 5 images, wanted \(5,\)"):
+        embedder(images)
+
+
 def test_only_two_dimensional_output_is_picked(tmp_path: Path) -> None:
     path = write(tmp_path / "two.onnx", [*mean_of(), node("Relu", ["input"], ["map"])], ("map", "out"))
     assert OnnxEmbedder(path, IMAGENET).dim == 3
+    words = np.array([["a", "b"]], object)
+    assert pick_embedding(path, {"embedding": words, "out": np.ones((1, 3))}) == "out"
     path = write(tmp_path / "three.onnx", [*mean_of(), node("Relu", ["out"], ["more"])], ("more", "out"))
     with pytest.raises(InputError, match=r"three\.onnx: outputs are .*'more': \[1, 3\].*wanted `embedding`"):
         OnnxEmbedder(path, IMAGENET)
@@ -185,7 +198,7 @@ def test_bad_inputs_and_contracts(tmp_path: Path) -> None:
     whole = write(tmp_path / "int.onnx", [cast, *mean_of()], inputs=("bytes",), kind=TensorProto.INT32)
     with pytest.raises(InputError, match=r"input 'bytes' is tensor\(int32\), wanted one of"):
         open_embedder(whole, IMAGENET)
-    for text in ("{", "[]", '{"scale": 0}', '{"scael": 1}'):
+    for text in ("{", "[]", '{"scale": 0}', '{"scael": 1}', "[" * 100_000, f'{{"scale": 1{400 * "0"}}}'):
         broken = write(tmp_path / "meta.onnx", mean_of(), metadata={"mobileface.contract": text})
         with pytest.raises(InputError, match=r"meta\.onnx: metadata 'mobileface\.contract' cannot be used"):
             open_embedder(broken)
@@ -200,6 +213,7 @@ def test_bad_inputs_and_contracts(tmp_path: Path) -> None:
         ({"mean": "0.1"}, "mean is '0.1', wanted three numbers"),
         ({"mean": [0, float("nan"), 0]}, "mean holds nan, wanted a finite number"),
         ({"scale": True}, "scale holds True"),
+        ({"std": [1, 10**400, 1]}, r"std holds a number beyond 2e\+308, wanted less"),
         ({"layout": "chw"}, "layout is 'chw', wanted one of nchw, nhwc"),
         ({"color": "grey"}, "color is 'grey'"),
         ({"flip": "both"}, "flip is 'both', wanted one of sum, none"),

@@ -1,9 +1,13 @@
-"""TFLite files as embedders, against plain float64 arithmetic on the pixels. The files are made by hand."""
+"""TFLite files as embedders, against plain float64 arithmetic on the pixels."""
 
 from __future__ import annotations
 
-import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -11,73 +15,16 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 
-import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
 from mobileface.embedders.contract import InputContract
 from mobileface.embedders.opening import open_embedder
-from mobileface.embedders.tflite import TFLiteEmbedder
-from mobileface.embedders.tflite_file import METADATA
+from mobileface.embedders.tflite import TFLiteEmbedder, quiet
 from mobileface.errors import InputError
 from mobileface.files import sha256
+from tests.embedders.tflite_files import INT8, INT32, NCHW, NHWC, SCALE, UINT8, ZERO, Shared, mean_file
 
 IMAGENET = InputContract(255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), layout="nhwc")
-NHWC, NCHW = (1, 112, 112, 3), (1, 3, 112, 112)
-FLOAT, UINT8, INT8, INT32 = 0, 3, 9, 2
-SCALE, ZERO = 0.02, 7  # of quantised values
-
-
-def tensor(name: str, shape: tuple[int, ...], kind: int, buffer: int = 0) -> Any:
-    made = schema.TensorT()
-    made.name, made.shape, made.type, made.buffer = name, list(shape), kind, buffer
-    if kind in (UINT8, INT8):
-        made.quantization = schema.QuantizationParametersT()
-        made.quantization.scale, made.quantization.zeroPoint = [SCALE], [ZERO]
-    return made
-
-
-def buffer(data: bytes = b"") -> Any:
-    made = schema.BufferT()
-    made.data = np.frombuffer(data, np.uint8) if data else None
-    return made
-
-
-def mean_file(
-    path: Path,
-    kind: int = FLOAT,
-    shape: tuple[int, ...] = NHWC,
-    texts: object = None,
-    outputs: tuple[str, ...] = ("out",),
-    code: int = schema.BuiltinOperator.MEAN,
-    **places: int,
-) -> Path:
-    """The mean of each channel as `out` (N, 3), which shows what the network was fed. `places` spoil it."""
-    axes = (1, 2) if shape[-1] == 3 else (2, 3)
-    model, graph, op, opcode = schema.ModelT(), schema.SubGraphT(), schema.OperatorT(), schema.OperatorCodeT()
-    opcode.builtinCode = opcode.deprecatedBuiltinCode = code
-    opcode.version = 2
-    result = tensor(outputs[0], (shape[0], 3), kind)
-    graph.tensors = [
-        tensor("input", shape, kind, places.get("buffer", 0)),
-        tensor("axes", (2,), INT32, 1),
-        result,
-    ]
-    op.inputs, op.outputs = [0, 1], [places.get("tensor", 2)]
-    op.opcodeIndex = places.get("opcode", 0)
-    op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.ReducerOptions, schema.ReducerOptionsT()
-    op.builtinOptions.keepDims = False
-    graph.operators, graph.inputs, graph.outputs = [op], [0], [2]
-    model.version, model.operatorCodes, model.subgraphs = 3, [opcode], [graph]
-    model.buffers = [buffer(), buffer(np.array(axes, np.int32).tobytes())]
-    if texts is not None:
-        entry = schema.MetadataT()
-        entry.name, entry.buffer = METADATA, 2
-        model.metadata = [entry]
-        model.buffers.append(buffer(json.dumps(texts).encode()))
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    path.write_bytes(bytes(builder.Output()))
-    return path
 
 
 @pytest.fixture
@@ -126,7 +73,7 @@ def test_bad_inputs_and_contracts(tmp_path: Path) -> None:
         open_embedder(path, InputContract())
     with pytest.raises(InputError, match=r"is int32, wanted one of \['float32', 'int8', 'uint8'\]"):
         open_embedder(mean_file(tmp_path / "int.tflite", INT32), IMAGENET)
-    for contract in ("{", "[]", '{"scale": 0}'):
+    for contract in ("{", "[]", '{"scale": 0}', "[" * 100_000, f'{{"scale": 1{400 * "0"}}}'):
         broken = mean_file(tmp_path / "meta.tflite", texts={"mobileface.contract": contract})
         with pytest.raises(InputError, match=r"meta\.tflite: metadata 'mobileface\.contract' cannot be used"):
             open_embedder(broken)
@@ -161,17 +108,117 @@ def test_truncated_files(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def signature(name: str, index: int) -> Any:
+    """Of the main graph, with one output."""
+    made, entry = schema.SignatureDefT(), schema.TensorMapT()
+    entry.name, entry.tensorIndex = name, index
+    made.signatureKey, made.outputs = "serving_default", [entry]
+    return made
+
+
 @pytest.mark.parametrize(
-    ("places", "message"),
+    ("change", "message"),
     [
-        ({"buffer": 99}, "buffer 99 is not there, 2 are"),
-        ({"tensor": 50}, "tensor 50 is not there, 3 are"),
-        ({"opcode": 4}, "operator 4 is not there, 1 are"),
+        (lambda model: setattr(model.subgraphs[0].tensors[0], "buffer", 99), "buffer 99 is not there, 3 are"),
+        (lambda model: setattr(model.subgraphs[0].operators[0], "outputs", [50]), "tensor 50 is not there, 3 are"),
+        (lambda model: setattr(model.subgraphs[0].operators[0], "opcodeIndex", 4), "operator 4 is not there, 1 are"),
+        (lambda model: setattr(model, "signatureDefs", [signature("far", 9)]), "tensor 9 is not there, 3 are"),
+        (
+            lambda model: setattr(model, "signatureDefs", [signature("axes", 1)]),
+            "output 'axes' of the signature is none of the graph",
+        ),
+        (lambda model: setattr(model.subgraphs[0].tensors[0], "name", b"\xff"), r"the name b'\\xff' is no text"),
+        (lambda model: setattr(model.subgraphs[0].tensors[2], "name", b"\xff"), r"the name b'\\xff' is no text"),
+        (lambda model: setattr(model.buffers[2], "data", list(b"[" * 100_000)), "maximum recursion depth exceeded.*"),
+        (lambda model: setattr(model.buffers[2], "data", None), "Expecting value.*"),
+        (
+            lambda model: setattr(model, "externalBuffers", [schema.ExternalBufferT()]),
+            "weights lie outside of the file",
+        ),
     ],
 )
-def test_numbers_that_stand_for_nothing(tmp_path: Path, places: dict[str, int], message: str) -> None:
+def test_what_stands_for_nothing(tmp_path: Path, change: Callable[[Any], None], message: str) -> None:
     with pytest.raises(InputError, match=rf"bad\.tflite: is damaged or no TFLite file \({message}\)"):
-        TFLiteEmbedder(mean_file(tmp_path / "bad.tflite", **places), IMAGENET)
+        TFLiteEmbedder(mean_file(tmp_path / "bad.tflite", texts={}, change=change), IMAGENET)
+
+
+def again(model: Any, graphs: int, operators: int, tensors: int = 3) -> None:
+    """Name the same parts again and again."""
+    graph = model.subgraphs[0]
+    graph.operators = [Shared(graph.operators[0])] * operators
+    graph.tensors = [Shared(part) for part in graph.tensors] + [Shared(graph.tensors[0])] * (tensors - 3)
+    model.subgraphs = [Shared(graph)] * graphs
+
+
+def long_names(model: Any) -> None:
+    model.subgraphs[0].tensors[0].name = "x" * 100_000
+    again(model, 1, 1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model: again(model, 100, 500), "100 graphs, at most 10 are read"),
+        (lambda model: again(model, 10, 2500), "25,033 parts, at most 20,000 are read"),
+        (lambda model: again(model, 1, 6000), "24,006 parts, at most 20,000 are read"),  # each takes two and gives one
+        (long_names, "16,8.*,... bytes of names, at most 16,777,216 are read"),
+    ],
+)
+def test_a_small_file_that_would_grow(tmp_path: Path, change: Callable[[Any], None], message: str) -> None:
+    path = mean_file(tmp_path / "grows.tflite", change=change)
+    assert path.stat().st_size < 300_000
+    with pytest.raises(InputError, match=rf"grows\.tflite: is damaged or no TFLite file \({message}\)"):
+        TFLiteEmbedder(path, IMAGENET)
+
+
+def test_two_threads_that_are_quiet_leave_stderr_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    steps = {name: Event() for name in ("first in", "first may go", "second in", "second may go")}
+
+    def first() -> None:
+        with quiet():
+            steps["first in"].set()
+            steps["first may go"].wait(60)
+            os.write(2, b"unheard")
+
+    def second() -> None:
+        with quiet():
+            steps["second in"].set()
+            steps["second may go"].wait(60)
+
+    threads = [Thread(target=first), Thread(target=second)]
+    threads[0].start()
+    assert steps["first in"].wait(60)
+    threads[1].start()
+    assert not steps["second in"].wait(0.2)  # not both at once
+    os.write(1, b"stdout is not touched")
+    steps["first may go"].set()
+    threads[0].join()
+    assert steps["second in"].wait(60)
+    steps["second may go"].set()
+    threads[1].join()
+    os.write(2, b"heard again")
+    assert capfd.readouterr() == ("stdout is not touched", "heard again")
+
+
+def test_only_opening_and_making_room_are_quiet(
+    tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = TFLiteEmbedder(mean_file(tmp_path / "mean.tflite"), IMAGENET)
+    wanted = embedder(images)
+    monkeypatch.setattr("mobileface.embedders.tflite.quiet", lambda: pytest.fail("the terminal was taken away"))
+    np.testing.assert_array_equal(embedder(images), wanted)
+
+
+def test_closed_streams_do_no_harm(tmp_path: Path) -> None:
+    path = mean_file(tmp_path / "mean.tflite")
+    code = (
+        "import pathlib, mobileface.embedders.tflite as tflite\n"
+        "from mobileface.embedders.contract import InputContract\n"
+        f"print(tflite.TFLiteEmbedder(pathlib.Path({str(path)!r}), InputContract(layout='nhwc')).dim)"
+    )
+    closed = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code]
+    root = Path(__file__).parents[2]
+    assert subprocess.run(closed, stdout=subprocess.PIPE, cwd=root, check=True).stdout == b"3\n"
 
 
 def test_an_operator_that_the_runtime_lacks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

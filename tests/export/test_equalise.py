@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.equalise import LEAST, equalise
+from mobileface.models.equalise import LEAST, equalise
 from mobileface.models.fuse import fuse
 from mobileface.zoo import ZOO
 
@@ -45,6 +46,33 @@ def test_the_same_function(make: Make, images: Pixels, name: str) -> None:
         torch.testing.assert_close(network(pixels(images[:2])), wanted, rtol=1e-10, atol=1e-10)
     changed = [key for key, value in network.state_dict().items() if not torch.equal(value, before[key])]
     assert len(changed) > 4
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["nano", "iresnet-micro", "lgaf-micro"])
+def test_batch_norms_that_are_not_folded(make: Make, images: Pixels, name: str, training: bool) -> None:
+    """The same function too; and folding it gives what making the folded network equal gives."""
+    network = make(ZOO.get(name) or make().arch).double()
+    batch = pixels(images[:4])
+    with torch.no_grad():
+        wanted = embedded(network, batch, training)
+        folded = equalise(fuse(network), images).state_dict()
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        assert equalise(network, images) is network
+        torch.testing.assert_close(embedded(network, batch, training), wanted, rtol=1e-8, atol=1e-8)
+    found = fuse(network).state_dict()
+    for key, value in folded.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-10, atol=1e-10)
+    changed = [key for key, value in network.state_dict().items() if not torch.equal(value, before[key])]
+    assert len(changed) > 4
+    assert not any("running" in key for key in changed)
+
+
+def embedded(network: nn.Module, batch: Tensor, training: bool) -> Tensor:
+    """What a copy gives, so that the statistics stay."""
+    torch.manual_seed(0)  # dropout
+    found: Tensor = copy.deepcopy(network).train(training)(batch)
+    return found
 
 
 def test_ranges_in_front_of_a_depthwise_layer_are_equal(make: Make, images: Pixels) -> None:

@@ -22,6 +22,7 @@ from export.to_onnx import OPSET, export_onnx
 from mobileface.embedders.onnx import OnnxEmbedder
 from mobileface.errors import InputError
 from mobileface.models.fuse import fuse
+from mobileface.models.quantised import int8_points
 from mobileface.zoo import ZOO
 
 Make = Callable[..., nn.Module]
@@ -186,6 +187,11 @@ def test_kept_layers_are_float(partly: Path, network: nn.Module) -> None:
     assert "Conv" in kinds["network/Reshape"]  # nor behind the last layer
     assert kinds["/ReduceL2"] == {"Reshape"}
     assert "QuantizeLinear" not in {kind for name in ("/Clip", "/Div", "/Squeeze") for kind in kinds[name]}
+
+
+def test_with_everything_kept_nothing_is_rounded(network: nn.Module, tmp_path: Path) -> None:
+    export_onnx(network, tmp_path / "net.onnx", {}, "int8", Int8(crops(), frozenset(int8_points(fuse(network)))))
+    assert not [node for node in onnx.load(tmp_path / "net.onnx").graph.node if "QuantizeLinear" in node.op_type]
 
 
 def test_the_file_itself(whole: Path, network: nn.Module, tmp_path: Path) -> None:

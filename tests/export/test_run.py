@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from torch import nn
 import export.run
 from export.__main__ import main
 from export.formats import FORMATS
-from export.images import FEW, parity_images
+from export.images import FEW, Crops, crops_for, parity_images
 from export.int8 import Int8
 from export.run import WANTED, described, export_run
 from export.to_onnx import export_onnx
@@ -31,6 +33,7 @@ from mobileface.errors import CheckFailed, InputError
 from mobileface.files import sha256
 
 Pixels = NDArray[np.uint8]
+RESULT = {"format": "onnx"}
 PLAN = "name: my-student\narch: micro\ndata: {train: [{folder: faces}], licence: CC0}\n"
 
 
@@ -72,7 +75,7 @@ def test_a_whole_run(run: Path, images: Pixels) -> None:
         "budget": {"budget": {"max_size_mib": 1}},
     }
     (run / "card.json").write_text(json.dumps(card))
-    [result] = export_run(run, ["onnx", "onnx"], images)
+    [result] = export_run(run, ["onnx", "onnx"], Crops(images, "noise"))
     file = run / "export" / "my-student.onnx"
     assert json.loads((run / "export" / "onnx.json").read_text()) == result
     assert sorted(path.name for path in file.parent.iterdir()) == ["my-student.onnx", "onnx.json"]
@@ -107,8 +110,8 @@ def test_odd_names_stay_in_the_folder(
     arch = json.loads((run / "arch.json").read_text())
     (run / "arch.json").write_text(json.dumps({**arch, "name": name}))
     written: list[Path] = []
-    monkeypatch.setattr(export.run, "_export", lambda kind, precision, ref, file, *rest: written.append(file) or {})
-    export_run(run, ["onnx"], images, run / "out")
+    monkeypatch.setattr(export.run, "_export", lambda kind, precision, source, file: written.append(file) or RESULT)
+    export_run(run, ["onnx"], Crops(images, "noise"), run / "out")
     assert written == [run / "out" / f"{file}.onnx"]
 
 
@@ -125,7 +128,7 @@ def test_over_the_budget(run: Path, images: Pixels, files: dict[str, bytes], mon
     writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["good"]))
     message = r"nano\.onnx: has 0\.0\d MiB and is not kept, the budget allows 0\.001"
     with pytest.raises(CheckFailed, match=message):
-        export_run(run, ["onnx"], images, run / "out", max_size_mib=0.001)
+        export_run(run, ["onnx"], Crops(images, "noise"), run / "out", max_size_mib=0.001)
     assert list((run / "out").iterdir()) == []
     limit = export.run._size_limit
     (run / "plan.yaml").write_text(PLAN + "budget: {max_size_mib: 0.002}\n")
@@ -140,7 +143,7 @@ def test_an_exporter_at_fault_leaves_nothing(run: Path, images: Pixels, monkeypa
     stale(run / "export")
     writes_with(monkeypatch, forgets_the_slopes)
     with pytest.raises(CheckFailed, match=r"nano\.onnx: is not the network, and is not kept: largest diff"):
-        export_run(run, ["onnx"], images)
+        export_run(run, ["onnx"], Crops(images, "noise"))
     assert list((run / "export").iterdir()) == []
 
 
@@ -151,7 +154,7 @@ def test_what_a_converter_raises_is_one_line(run: Path, images: Pixels, monkeypa
     writes_with(monkeypatch, breaks)
     message = r"^nano\.onnx: cannot be written \(NotImplementedError: no rule for this op\)$"
     with pytest.raises(CheckFailed, match=message):
-        export_run(run, ["onnx"], images)
+        export_run(run, ["onnx"], Crops(images, "noise"))
     assert list((run / "export").iterdir()) == []
 
 
@@ -160,7 +163,7 @@ def test_a_file_cut_off_by_its_writer_leaves_nothing(
 ) -> None:
     writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["good"][:-500]))
     with pytest.raises(CheckFailed, match=r"^nano\.onnx: cannot be read back, and is not kept \("):
-        export_run(run, ["onnx"], images)
+        export_run(run, ["onnx"], Crops(images, "noise"))
     assert list((run / "export").iterdir()) == []
 
 
@@ -188,7 +191,7 @@ def test_int8_keeps_more_in_float_until_the_gate_opens(
 
     monkeypatch.setattr(export.run, "choose", choose)
     writes_with(monkeypatch, write)
-    [result] = export_run(run, ["onnx"], crops, precisions=["int8"])
+    [result] = export_run(run, ["onnx"], Crops(crops, "noise"), precisions=["int8"])
     assert asked == list(WANTED)
     assert result["int8"]["wanted"] == WANTED[-1]
     assert result["parity"]["images"] == 24
@@ -196,10 +199,10 @@ def test_int8_keeps_more_in_float_until_the_gate_opens(
     assert sorted(path.name for path in (run / "export").iterdir()) == ["nano-int8.onnx", "onnx-int8.json"]
     writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["faulty"]))
     with pytest.raises(CheckFailed, match=r"nano-int8\.onnx: is not the network"):
-        export_run(run, ["onnx"], crops, precisions=["int8"])
+        export_run(run, ["onnx"], Crops(crops, "noise"), precisions=["int8"])
     assert list((run / "export").iterdir()) == []
     with pytest.raises(InputError, match="calibration: 24 of 24 crops are of one colour, wanted faces"):
-        export_run(run, ["onnx"], np.zeros_like(crops), precisions=["int8"])
+        export_run(run, ["onnx"], Crops(np.zeros_like(crops), "blank"), precisions=["int8"])
 
 
 def test_thresholds_of_the_set_with_most_impostors(
@@ -219,11 +222,79 @@ def test_thresholds_of_the_set_with_most_impostors(
     judged("other", 10**9, {"1e-3": 0.1, "1e-4": 0.1}, "of other weights")
     (folder / "large.worst.json").write_text("{}")
     writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["good"]))
-    [result] = export_run(run, ["onnx"], images)
+    [result] = export_run(run, ["onnx"], Crops(images, "noise"))
     assert json.loads(result["metadata"]["mobileface.thresholds"]) == {
         "1e-3": {"threshold": 0.3, "set": "large", "pairs": 90_000},
         "1e-4": {"threshold": 0.5, "set": "large", "pairs": 90_000},
     }
+
+
+def test_a_full_disk_is_no_failed_check(
+    run: Path, images: Pixels, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older export, proven once, stays."""
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["good"]))
+    export_run(run, ["onnx"], Crops(images, "noise"))
+    writes_with(monkeypatch, full)
+    with pytest.raises(OSError, match="No space left"):
+        export_run(run, ["onnx"], Crops(images, "noise"))
+    assert (run / "export/nano.onnx").read_bytes() == files["good"]
+
+
+def test_after_a_miss_the_other_files_are_made_and_told(
+    run: Path, images: Pixels, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(network: nn.Module, path: Path, metadata: dict[str, str], precision: str, int8: Int8 | None) -> None:
+        path.write_bytes(files["faulty" if precision == "fp32" else "good"])
+
+    writes_with(monkeypatch, write)
+    told: list[dict[str, Any]] = []
+    with pytest.raises(CheckFailed, match=r"^nano\.onnx: is not the network") as missed:
+        export_run(run, ["onnx"], Crops(images, "noise"), precisions=["fp32", "fp16"], say=told.append)
+    assert "nano-fp16" not in str(missed.value)
+    assert [result["file"] for result in told] == ["nano-fp16.onnx"]
+    assert sorted(path.name for path in (run / "export").iterdir()) == ["nano-fp16.onnx", "onnx-fp16.json"]
+
+
+def test_exports_of_other_weights_go(
+    run: Path, images: Pixels, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["good"]))
+    export_run(run, ["onnx"], Crops(images, "noise"), precisions=["fp32", "fp16"])
+    record = run / "export/onnx-fp16.json"
+    told = json.loads(record.read_text())
+    told["metadata"]["mobileface.weights_sha256"] = "of an older training"
+    record.write_text(json.dumps(told))
+    (run / "export/notes.json").write_text("{}")
+    export_run(run, ["onnx"], Crops(images, "noise"))
+    assert sorted(path.name for path in (run / "export").iterdir()) == ["nano.onnx", "notes.json", "onnx.json"]
+
+
+def test_where_crops_come_from(run: Path, tmp_path: Path, images: Pixels) -> None:
+    """Those named; else the run's own; else synthetic ones, which do for float alone."""
+    write_bin(tmp_path / "set.bin", [(encode(images[0]), encode(images[1]), True)] * 5)
+    named = crops_for(run, tmp_path / "set.bin", ["int8"])
+    assert (named.source, len(named.images)) == ("set.bin, by --images", 10)
+    assert crops_for(run, None, ["fp32"]).source == "synthetic faces"
+    with pytest.raises(InputError, match="int8 takes its ranges from faces; the run has no plan that names its faces"):
+        crops_for(run, None, ["fp32", "int8"])
+    for person in range(5):
+        for i in range(8):
+            path = tmp_path / "faces" / str(person) / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(cv2.imencode(".png", images[(person + i) % 9])[1].tobytes())
+    (run / "plan.yaml").write_text(PLAN.replace("data: {", f"data: {{root: {tmp_path}, "))
+    (tmp_path / "faces/0/bad.png").write_text("no image")
+    own = crops_for(run, None, ["int8"])
+    assert (own.source, own.images.shape) == ("the training set", (40, 112, 112, 3))
+    assert len(crops_for(run, None, ["fp32"]).images) in (FEW - 1, FEW)
+    shutil.rmtree(tmp_path / "faces")
+    with pytest.raises(InputError, match=r"the run.s own faces are not at hand: .* wanted --images"):
+        crops_for(run, None, ["int8"])
 
 
 def test_a_page_around_the_onnx_file(
@@ -236,7 +307,7 @@ def test_a_page_around_the_onnx_file(
     monkeypatch.setattr("export.to_web.npm_files", lambda *arguments: tmp_path / "runtime")
     monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
     writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["good"]))
-    first, page = export_run(run, ["web"], images)
+    first, page = export_run(run, ["web"], Crops(images, "noise"))
     assert (first["file"], page["file"]) == ("nano.onnx", "web")
     assert "mobileface.thresholds" not in first["metadata"]
     assert (run / "export/web/model.onnx").read_bytes() == files["good"]
@@ -244,25 +315,30 @@ def test_a_page_around_the_onnx_file(
     assert described(page, run / "export").startswith(f"{run}/export/web: ")
     writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["faulty"]))
     with pytest.raises(CheckFailed):
-        export_run(run, ["web"], images)
+        export_run(run, ["web"], Crops(images, "noise"))
     assert not (run / "export/web").exists()
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(InputError, match="web: npm is missing"):
-        export_run(run, ["web"], images)
+        export_run(run, ["web"], Crops(images, "noise"))
 
 
-def test_bad_calls(run: Path, images: Pixels, tmp_path: Path) -> None:
+def test_bad_calls(run: Path, images: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         InputError, match=r"no format is called 'onx' \(did you mean 'onnx'\?\); known: onnx, coreml, tflite, web"
     ):
-        export_run(run, ["onx"], images)
+        export_run(run, ["onx"], Crops(images, "noise"))
     with pytest.raises(InputError, match=r"no precision is called 'int4' \(did you mean 'int8'\?\); known: fp32, fp16"):
-        export_run(run, ["onnx"], images, precisions=["int4"])
+        export_run(run, ["onnx"], Crops(images, "noise"), precisions=["int4"])
     with pytest.raises(InputError, match=r"holds no arch\.json, wanted a run folder"):
-        export_run(tmp_path, ["onnx"], images)
+        export_run(tmp_path, ["onnx"], Crops(images, "noise"))
+    with monkeypatch.context() as without:
+        without.setattr("export.formats.find_spec", lambda name: None)
+        wanted = r"^coreml: coremltools is missing, wanted: pip install 'mobileface\[coreml\]'$"
+        with pytest.raises(InputError, match=wanted):
+            export_run(run, ["coreml"], Crops(images, "noise"))
     (run / "card.json").write_text("{")
     with pytest.raises(InputError, match=r"card\.json: not readable as JSON"):
-        export_run(run, ["onnx"], images)
+        export_run(run, ["onnx"], Crops(images, "noise"))
     assert not (run / "export").exists()
 
 

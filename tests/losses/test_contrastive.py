@@ -287,3 +287,16 @@ def test_a_momentum_queue_without_a_momentum_encoder() -> None:
     term, _ = term_of("momentum")
     with pytest.raises(InputError, match="needs a momentum encoder's embeddings"):
         term(step(0))
+
+
+def test_empty_pieces_count_nothing() -> None:
+    queries = step(0).unit("clean").detach().requires_grad_()
+    labels, none = step(0).labels, (torch.zeros(0, DIM, dtype=torch.float64), torch.zeros(0, dtype=torch.int64))
+    rows, theirs = step(1).unit("clean").detach(), step(1).labels
+    wanted = contrastive.log_sum(queries, labels, iter([(rows, theirs)]), SCALE)
+    assert torch.equal(contrastive.log_sum(queries, labels, iter([none, (rows, theirs), none]), SCALE), wanted)
+    alone = contrastive.log_sum(queries, labels, iter([none]), SCALE)
+    alone.sum().backward()
+    assert (alone < -1e300).all()
+    assert queries.grad is not None
+    assert not queries.grad.any()

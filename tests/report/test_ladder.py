@@ -100,6 +100,7 @@ def test_every_loss_of_a_plan_is_explained() -> None:
     parts += [{"balance": {"beta": 0.99}}]
     made += [{"terms": [{"kind": "classification"} | part]} for part in parts]
     made += [{"sampler": kind(table)} for table in kinds(plan_phases.Sampler)]
+    made += [{"quantise": "int8"}]
     named = {word for data in made for word in plan_phases.losses(plan_phases.Phase.model_validate(data))}
     assert len(named) > 15
     assert (named | set(terms)) == set(words.LOSSES)

@@ -62,6 +62,7 @@ FULL: dict[str, Any] = {
                     {"kind": "resized_crop", "p": 0.6, "least": 0.7, "ratio": 1.2},
                 ],
             },
+            "quantise": "off",
             "terms": [
                 {
                     "kind": "classification", "weight": 0.5, "scale": 32,

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
+from mobileface.errors import InputError
 from mobileface.training.plan import parse_plan
-from tests.training.plans import SMALL
+from mobileface.training.plan_phases import losses
+from mobileface.training.trainer import RANGES
+from tests.training.plans import FULL, SMALL
 
 LADDER: dict[str, Any] = {
     **SMALL,
@@ -42,9 +45,43 @@ def test_a_phase_adds_to_the_one_before() -> None:
     assert arcface.schedule == combined.schedule == svgs.schedule
 
 
-def test_a_plan_that_was_filled_up_reads_back_the_same() -> None:
-    plan = parse_plan(LADDER, "x")
+INT8: dict[str, Any] = {
+    **SMALL,
+    "phases": yaml.safe_load(
+        "[{name: int8, quantise: int8}, {name: more}, {name: float, quantise: off}, {name: last}]"
+    ),
+}
+
+
+@pytest.mark.parametrize("data", [LADDER, INT8])
+def test_a_plan_that_was_filled_up_reads_back_the_same(data: dict[str, Any]) -> None:
+    plan = parse_plan(data, "x")
     assert parse_plan(yaml.safe_load(plan.to_yaml()), "x") == plan
+
+
+def test_later_phases_are_in_int8_until_one_turns_it_off() -> None:
+    phases = parse_plan(INT8, "x").phases
+    assert [phase.in_int8 for phase in phases] == [True, True, False, False]
+    assert [losses(phase)[-1] for phase in phases] == ["int8", "int8", "arcface", "arcface"]
+
+
+def test_int8_is_not_compiled() -> None:
+    parse_plan({**INT8, "compile": "on"}, "x")  # its other phases are
+    alone = {**SMALL, "phases": [{"name": "a", "quantise": "int8"}], "compile": "on"}
+    with pytest.raises(InputError, match="phase a: quantise is not compiled; wanted compile: off or auto"):
+        parse_plan(alone, "x")
+
+
+@pytest.mark.parametrize("value", [None, True, "int4"])
+def test_quantise_is_int8_or_off(value: object) -> None:
+    with pytest.raises(InputError, match=r"phases\.0\.quantise: wanted .*int8.*off"):
+        parse_plan({**SMALL, "phases": [{"quantise": value}]}, "x")
+
+
+def test_no_term_takes_the_place_of_the_ranges() -> None:
+    kinds = {term["kind"] for term in FULL["phases"][0]["terms"]}
+    assert len(kinds) > 8
+    assert RANGES not in kinds
 
 
 def test_phases_without_a_name_are_numbered() -> None:

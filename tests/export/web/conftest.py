@@ -1,17 +1,20 @@
 """The page of a small network, a server for it and headless Chromium.
 
-Tests are skipped where Playwright, Chromium or npm (or its network) is missing.
+Tests are skipped where Playwright, Chromium or npm (or its network) is missing; with MOBILEFACE_BROWSER=1 in the
+environment they fail there.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from torch import nn
@@ -22,14 +25,20 @@ from mobileface.errors import InputError
 from tests.export.web.driver import PHONE, Open, fulfilled, photo, png
 
 
+def missing(reason: str) -> NoReturn:
+    """Skip, or fail where the browser has to be there."""
+    (pytest.fail if os.environ.get("MOBILEFACE_BROWSER") == "1" else pytest.skip)(reason)
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Its path; what is missing, for it or for the page, skips."""
-    pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if find_spec("playwright") is None:
+        missing("Playwright is not installed")
     if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
+        missing("npm is not installed")
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    return found or pytest.skip("Chromium is not installed")
+    return found or missing("Chromium is not installed")
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +51,7 @@ def site(chromium: str, make: Callable[..., nn.Module], tmp_path_factory: pytest
     except InputError as error:
         if not str(error).startswith("npm pack"):
             raise
-        pytest.skip(str(error))
+        missing(str(error))
     for number, (name, size) in enumerate({"first": (480, 640), "second": (520, 400)}.items()):
         (folder / f"{name}.png").write_bytes(png(photo(number, *size)))
     return folder

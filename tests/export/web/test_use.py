@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.export.web.driver import EYES, PHONE, Open, both, crop, give, mark, place, wait
+from mobileface.data.synthetic import sample
+from tests.export.web.driver import EYES, PHONE, Open, both, crop, give, mark, place, png, wait
 
 pytestmark = pytest.mark.slow
 
@@ -160,6 +161,113 @@ def test_no_camera(visit: Open, error: str, message: str) -> None:
     root.get_by_role("button", name="Use the camera").click()
     root.locator(".problem", has_text=message).wait_for()
     assert root.locator(".button").is_visible()
+
+
+# The page's waits end when the test says so: what waits for the camera, and for pictures to be decoded, by name.
+HOLD = """() => {
+    window.asked = [];
+    window.decoded = {};
+    navigator.mediaDevices.getUserMedia = () => new Promise((grant, refuse) => asked.push({
+        grant: () => grant(window.stream = document.createElement("canvas").captureStream()),
+        refuse: () => refuse(new DOMException("", "NotAllowedError")),
+    }));
+    const decode = window.createImageBitmap;
+    window.createImageBitmap = async (file, ...options) => {
+        await new Promise((go) => (decoded[file.name] = go));
+        return decode.call(window, file, ...options);
+    };
+}"""
+SETTLE = "() => new Promise((done) => setTimeout(done, 100))"
+
+
+def held(page: Any, site: Path, name: str) -> None:
+    """Choose a picture whose decoding waits."""
+    page.locator("input[type=file]").first.set_input_files(site / f"{name}.png")
+    wait(page, f"decoded['{name}.png']")
+
+
+@pytest.mark.parametrize("answer", ["grant", "refuse"])
+def test_a_camera_that_is_allowed_too_late(visit: Open, site: Path, answer: str) -> None:
+    page = visit()
+    page.evaluate(HOLD)
+    root = page.locator(".card").first
+    root.get_by_role("button", name="Use the camera").click()
+    held(page, site, "first")
+    page.evaluate("decoded['first.png']()")
+    root.locator(".stage").wait_for()
+    page.evaluate(f"asked[0].{answer}()")
+    page.evaluate(SETTLE)
+    assert root.get_attribute("data-state") == "marking"
+    assert root.locator(".problem").inner_text() == ""
+    assert page.evaluate("window.stream?.getTracks().map((track) => track.readyState) ?? ['ended']") == ["ended"]
+
+
+def test_the_camera_is_asked_for_twice(visit: Open) -> None:
+    page = visit()
+    page.evaluate(HOLD)
+    root = page.locator(".card").first
+    for _ in range(2):
+        root.get_by_role("button", name="Use the camera").click()
+    page.evaluate("() => { asked[1].grant(); window.second = stream; asked[0].grant(); }")
+    page.evaluate(SETTLE)
+    assert page.evaluate("document.querySelector('video').srcObject === second")
+    assert page.evaluate("stream !== second && stream.getTracks()[0].readyState") == "ended"
+    root.get_by_role("button", name="Cancel").click()
+    assert root.get_attribute("data-state") == "empty"
+    assert page.evaluate("second.getTracks()[0].readyState") == "ended"
+    assert root.locator("input").evaluate("element => element === document.activeElement")
+
+
+def test_the_later_of_two_pictures_stays(visit: Open, site: Path) -> None:
+    page = visit()
+    page.evaluate(HOLD)
+    root = page.locator(".card").first
+    held(page, site, "first")
+    held(page, site, "second")
+    page.evaluate("decoded['second.png']()")
+    root.locator(".stage").wait_for()
+    mark(page, root, (400, 520), EYES["second"])
+    before = crop(root)
+    page.evaluate("decoded['first.png']()")
+    page.evaluate(SETTLE)
+    np.testing.assert_array_equal(crop(root), before)
+    assert "Drag the markers" in root.locator("[data-part=task]").inner_text()
+
+
+# A model whose answers the test gives.
+MODEL = """
+const embed = () => new Promise((give, refuse) => (window.model = { give, refuse }));
+export const openModel = async () => ({ embed });
+export const cosine = () => 0.5;
+"""
+GIVE = "() => { model.give({ embedding: [1], quality: 7, milliseconds: 1 }); delete window.model; }"
+REJECT = "() => { model.refuse(new Error('out of memory')); delete window.model; }"
+
+
+def test_no_answer_stays_beside_another_picture(visit: Open, tmp_path: Path) -> None:
+    page = visit(routes={"**/model.js": {"body": MODEL, "content_type": "text/javascript"}})
+    page.wait_for_selector("body[data-ready]")
+
+    def aligned(card: int, identity: int) -> None:
+        """A crop that needs no eyes, dropped or chosen: the model is asked at once."""
+        (tmp_path / "crop.png").write_bytes(png(sample(3, identity, 0)[0]))
+        page.locator("input[type=file]").nth(card).set_input_files(tmp_path / "crop.png")
+        wait(page, "window.model")
+
+    for card in range(2):
+        aligned(card, card)
+        page.evaluate(GIVE)
+    page.wait_for_selector("body.answered")
+    for end in (REJECT, GIVE):
+        aligned(0, 2)
+        assert page.locator("#verdict").inner_text() == "No answer yet"
+        assert not page.locator(".facts").first.is_visible()
+        page.evaluate(end)
+        if end == REJECT:
+            page.locator("#status.bad", has_text="The model does not run: out of memory").wait_for()
+            assert page.locator("#verdict").inner_text() == "No answer yet"
+    page.wait_for_selector("body.answered")
+    assert page.locator("#status").inner_text() == ""
 
 
 def test_a_model_that_does_not_load(visit: Open, site: Path) -> None:
