@@ -27,10 +27,10 @@ clean:
 	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 # A CPU build of torch is enough; README.md says how to choose one.
-.venv/.export: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -e '.[export]'
+.venv/.export: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[export]'
 	touch $@
 
-.venv/.dev: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
