@@ -166,7 +166,8 @@ def targets(results: Callable[[str], Result | None]) -> list[list[str]]:
     missed = [row for row in checks if not row["passed"]]
     rows = [["network", "what", "measured", "wanted"]]
     rows += [[row["model"], row["check"], *(f"{row[name]:.4g}" for name in ("value", "limit"))] for row in missed]
-    return [*rows, ["both", "all other figures", f"{len(checks) - len(missed)} of {len(checks)}", "reached"]]
+    others = [["both", "all other figures", f"{len(checks) - len(missed)} of {len(checks)}", "reached"]]
+    return [*rows, *(others if checks else [])]
 
 
 def _percent(mean: float, deviation: float | None) -> str:
