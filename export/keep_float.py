@@ -25,14 +25,6 @@ BORDER = 0.01  # ours: what a float part costs beside its work, as a share of th
 RANKED_ON = 16  # judged crops that candidates are ranked on; what is taken is measured on all
 
 
-def damage(network: nn.Module, crops: NDArray[np.uint8]) -> list[LayerDamage]:
-    """Each convolution and linear layer alone in int8, with its input and output, in the network's order.
-
-    crops: (N, 112, 112, 3) uint8 RGB, 16 or more. The network is left as it is.
-    """
-    return _damage(_Probe(network, crops))
-
-
 def choose(network: nn.Module, crops: NDArray[np.uint8], wanted_mean_cosine: float) -> tuple[frozenset[str], Report]:
     """What must stay float for the wanted mean cosine to the float network (names of `int8_points`), and why.
 

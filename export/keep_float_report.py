@@ -1,4 +1,4 @@
-"""What was found of a network in int8, as plain data and in words."""
+"""What was found of a network in int8, as plain data."""
 
 from __future__ import annotations
 
@@ -45,13 +45,3 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {**asdict(self), "reached": self.reached}
-
-    def lines(self, most: int = 12) -> list[str]:
-        """In words, with a table of the `most` layers that cost most."""
-        table = [f"{'layer':32} {'kind':12} {'weights':>9} {'1 - cosine':>10} {'worst':>8}"]
-        for row in sorted(self.layers, key=lambda row: -row.mean)[:most]:
-            table.append(f"{row.name:32} {row.kind:12} {row.weights:9,} {row.mean:10.5f} {row.worst:8.5f}")
-        said = f"int8 on {self.crops} crops: mean cosine {self.all_int8[0]:.5f}, least {self.all_int8[1]:.5f}"
-        after = [f"{k.name} stays float, {k.work:.1%} of the work; without it {k.without:.5f}" for k in self.kept]
-        end = f"mean cosine {self.found[0]:.5f}, least {self.found[1]:.5f}; wanted a mean of {self.wanted:g}"
-        return [*table, said, *after, end]

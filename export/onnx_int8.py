@@ -27,11 +27,10 @@ def quantise(model: Any, int8: Int8) -> Any:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
+    _pool(model.graph)
     nodes = quantised_nodes(model.graph, int8.keep)
     if not nodes:  # to the library an empty list means all
         return model
-    _pool(model.graph)
-    nodes = quantised_nodes(model.graph, int8.keep)
     add_pre_process_metadata(model)  # there is nothing left to fold, and no warning is wanted
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "int8.onnx"

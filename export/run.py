@@ -77,7 +77,6 @@ def export_run(
     formats: Sequence[str],
     crops: Crops,
     out: Path | None = None,
-    max_size_mib: float | None = None,
     precisions: Sequence[str] = ("fp32",),
     say: Callable[[Result], object] = lambda result: None,
 ) -> list[Result]:
@@ -87,8 +86,8 @@ def export_run(
     and FORMAT[-PRECISION].json, whose content is given to `say` at once and returned: file, format, precision, bytes,
     sha256, parity, metadata, and for int8 what stayed float and why. The files are compared on the crops, at least 8;
     int8 in ONNX and TFLite takes its ranges from every second one and is compared on the others. The format "web" is a
-    page around the first ONNX file, in the folder `web`, and its entry the last, without parity. `max_size_mib` None
-    means the limit of the budget that the run's card or plan names, if any. Raises CheckFailed, when all else is done,
+    page around the first ONNX file, in the folder `web`, and its entry the last, without parity. No
+    file may be larger than the budget allows that the run's card or plan names. Raises CheckFailed, when all is done,
     for files that are not the network, are too large or cannot be made: nothing is left under their names. InputError,
     before anything is written, for a run folder or crops that cannot be used, for unknown formats, and for packages
     that are missing.
@@ -98,8 +97,7 @@ def export_run(
     plan = read_plan(run / "plan.yaml") if (run / "plan.yaml").is_file() else None
     card = read_json(run / "card.json") if (run / "card.json").is_file() else {}
     metadata = {**file_metadata(run, card, plan, reference.sha256), "mobileface.crops": crops.source}
-    limit = max_size_mib if max_size_mib is not None else _size_limit(card, plan)
-    source = Source(reference, metadata, crops, limit)
+    source = Source(reference, metadata, crops, _size_limit(card, plan))
     kinds = list(dict.fromkeys("onnx" if asked == WEB else asked for asked in formats))
     if "int8" in precisions:
         Int8(crops.images[::2] if any(FORMATS[kind].searched for kind in kinds) else crops.images)

@@ -11,14 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.deployed import Deployed
+from export.deployed import Deployed, folded
 from export.int8 import Int8
 from mobileface.arch import INPUT_SIZE
 from mobileface.embedders.contract import InputContract
 from mobileface.embedders.coreml_package import MANIFEST, MODEL, quiet
 from mobileface.embedders.file import CONTRACT_KEY
-from mobileface.errors import InputError
-from mobileface.models.fuse import fuse
 
 DATED = "com.github.apple.coremltools.conversion_date"  # a key of the converter's own
 FLOAT16 = ("linear", "reshape")  # what is computed in float16 on vectors too
@@ -47,11 +45,7 @@ def export_coreml(
     `path` ends in .mlpackage and is not there yet. InputError for int8 without crops and for layers to keep that the
     network does not have.
     """
-    if (precision == "int8") != (int8 is not None):
-        raise InputError(f"{path}: precision {precision} {'without' if int8 is None else 'with'} crops to calibrate on")
-    fused = fuse(network).to("cpu", torch.float32)
-    if int8 is not None:
-        int8.check_names(fused)
+    fused = folded(network, path, precision, int8)
     with quiet(), torch.no_grad():
         program = _trace(Deployed(fused).eval())
         model = _convert(program, precision)

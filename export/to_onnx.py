@@ -17,16 +17,15 @@ import torch
 from torch import nn
 
 from export.activations import rewrite_activations
-from export.deployed import LEAST_NORM, Deployed
+from export.deployed import LEAST_NORM, Deployed, folded
 from export.int8 import Int8
 from export.onnx_fp16 import halve
 from export.onnx_int8 import quantise
 from mobileface.arch import INPUT_SIZE
 from mobileface.embedders.contract import InputContract
 from mobileface.embedders.file import CONTRACT_KEY
-from mobileface.errors import CheckFailed, InputError
+from mobileface.errors import CheckFailed
 from mobileface.files import atomic_path
-from mobileface.models.fuse import fuse
 
 OPSET = 20
 SCOPES = "pkg.torch.onnx.name_scopes"  # where the tracer notes which modules a node comes from
@@ -43,11 +42,7 @@ def export_onnx(
     The file is written whole or not at all. InputError for slopes that are not finite, for layers to keep that are not
     there and for int8 without crops, CheckFailed if the file's outputs are not what `Deployed` says.
     """
-    if (precision == "int8") != (int8 is not None):
-        raise InputError(f"{path}: precision {precision} {'without' if int8 is None else 'with'} crops to calibrate on")
-    fused = fuse(network).to("cpu", torch.float32)
-    if int8 is not None:
-        int8.check_names(fused)
+    fused = folded(network, path, precision, int8)
     with atomic_path(path) as temporary:
         write_onnx(rewrite_activations(fused, precision == "int8"), temporary, metadata, precision, int8)
         check_outputs(temporary, path.name)

@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from export.activations import rewrite_activations
-from export.deployed import Deployed
+from export.deployed import Deployed, folded
 from export.int8 import Int8
 from export.tflite_graph import free_batch, name_values, packed, put_texts, read
 from export.tflite_int8 import halved, quantised
@@ -25,7 +24,9 @@ from mobileface.embedders.file import CONTRACT_KEY
 from mobileface.embedders.tflite import TFLiteEmbedder, quiet
 from mobileface.embedders.tflite_file import METADATA
 from mobileface.errors import CheckFailed, InputError
-from mobileface.models.fuse import fuse
+
+# The converter starts JAX, which warns at every later fork; workers that load images never call it.
+warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
 
 
 class Nhwc(nn.Module):
@@ -47,17 +48,14 @@ def export_tflite(
     """Write `network` (float RGB pixels 0..255 -> raw embeddings) to `path`, in fp32, fp16 or (with `int8`) int8.
 
     Batch norms are folded and activations rewritten in a copy; the batch is 1, and may be resized. `metadata` goes
-    into the file's metadata as JSON under `mobileface`, with our input contract. In fp16 weights alone are halved; in
-    int8 the input, depthwise convolutions of more than 25 taps and the normalisation of the embedding stay float.
+    into the file's metadata as JSON under `mobileface`, with our input contract unless it has one. In fp16 weights
+    alone are halved; in int8 the input, depthwise convolutions of more than 25 taps and the normalisation of the
+    embedding stay float.
     InputError for slopes that are not finite, for layers to keep that are not there and for int8 without crops;
     CheckFailed for a file that does not answer, or has lost the name of a layer to keep. Such a file is the caller's
     to remove.
     """
-    if (precision == "int8") != (int8 is not None):
-        raise InputError(f"{path}: precision {precision} {'without' if int8 is None else 'with'} crops to calibrate on")
-    fused = fuse(network).to("cpu", torch.float32)
-    if int8 is not None:
-        int8.check_names(fused)
+    fused = folded(network, path, precision, int8)
     keep = int8.keep if int8 else frozenset[str]()
     with silent():
         content = convert(rewrite_activations(fused), keep)
@@ -66,7 +64,7 @@ def export_tflite(
         elif int8 is not None:
             content = quantised(content, int8)
     model = read(content)
-    put_texts(model, METADATA, {**metadata, CONTRACT_KEY: _contract(metadata)})
+    put_texts(model, METADATA, {CONTRACT_KEY: json.dumps(InputContract(layout="nhwc").to_dict()), **metadata})
     path.write_bytes(packed(model))
     check_outputs(path)
 
@@ -88,12 +86,6 @@ def convert(network: nn.Module, keep: frozenset[str] = frozenset()) -> bytes:
         raise CheckFailed(f"{lost[0]}: shall stay float, but the converter left no layer of that name")
     free_batch(model)
     return packed(model)
-
-
-def _contract(metadata: dict[str, str]) -> str:
-    """The contract that is in the metadata, else ours, with the layout of TFLite."""
-    stored = InputContract.from_dict(json.loads(metadata.get(CONTRACT_KEY, "{}")))
-    return json.dumps(replace(stored, layout="nhwc").to_dict())
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from mobileface.errors import NonFiniteError
 from mobileface.files import write_json
 from mobileface.statistics import end_step
 from mobileface.training import checkpoint
+from mobileface.training.checks import micro_batch
 from mobileface.training.device import enough_memory, mean_buffers
 from mobileface.training.interrupt import Interrupt
 from mobileface.training.plan import Plan
@@ -42,7 +43,7 @@ from mobileface.training.progress import Progress
 from mobileface.training.runlog import RunLog
 from mobileface.training.schedule import learning_rate
 from mobileface.training.terms import weigh
-from mobileface.training.trainer import RANGES, Trainer, micro_batch, note_skipped, prepare
+from mobileface.training.trainer import RANGES, Trainer, note_skipped, prepare
 from mobileface.training.validation import in_words, validate
 from mobileface.training.views import embed
 from mobileface.training.watch import watch

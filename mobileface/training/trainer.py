@@ -27,9 +27,11 @@ from mobileface.models import build
 from mobileface.models.equalise import equalise
 from mobileface.models.quantised import Int8Network
 from mobileface.training import checkpoint
+from mobileface.training.checks import check_classes, embedded_at_once, micro_batch
 from mobileface.training.device import Network, compiled, over_ranks, pick_device, pick_precision
+from mobileface.training.optimizer import make_optimizer
 from mobileface.training.plan import Plan
-from mobileface.training.plan_phases import Optimizer, Phase
+from mobileface.training.plan_phases import Phase
 from mobileface.training.plan_terms import LogitDistillation
 from mobileface.training.plan_views import steps as plan_steps
 from mobileface.training.recompute import recompute_blocks
@@ -113,7 +115,7 @@ class Trainer:
         """The sampler of phase `number`. InputError for what that phase could not train with: found before the first
         one begins, not when it is over."""
         phase = self.plan.phases[number]
-        _check_classes(phase, self.split)
+        check_classes(phase, self.split)
         reads_scores = any(getattr(getattr(t, "margin", None), "quality", None) == "score" for t in phase.terms)
         if reads_scores and self.scores is None:
             raise InputError(f"phase {phase.name}: a margin reads scores; wanted data.train.N.scores of each source")
@@ -241,15 +243,7 @@ def prepare(
     else:
         trainer.begin_phase(0)
     note_skipped(trainer, [*skipped, *unwatched])
-    if plan.activation_checkpointing and plan.compile == "auto":
-        say("activation_checkpointing: trained without torch.compile")
-    left = plan.phases[trainer.state.phase :]
-    if plan.compile != "off" and (rounded := [phase.name for phase in left if phase.in_int8]):
-        say(f"quantise: phase {', '.join(rounded)} is trained without torch.compile")
-    sizes = sorted({embedded_at_once(phase) for phase in left if not phase.in_int8})
-    wanted = "off" if plan.activation_checkpointing or not sizes else plan.compile
-    trainer.forward, is_compiled = compiled(network, wanted, sizes, device, precision, say)
-    trainer.forward = over_ranks(trainer.forward)
+    is_compiled = _compile(trainer)
     facts = {
         "device": device.type,
         "ranks": world_size(),
@@ -265,26 +259,19 @@ def prepare(
     return trainer, facts
 
 
-def micro_batch(phase: Phase) -> tuple[int, int]:
-    """(images that a rank embeds at a time, how often it does so in a step).
-
-    A batch is cut into `accumulate` micro-batches, or as many as there are ranks if these are more; the ranks share
-    them. So a plan trains the same weights on any number of ranks that divides them, as far as its losses are means
-    over samples: triplets, inter and class weights see the images of one turn at a time.
-    """
-    ranks = world_size()
-    pieces = max(phase.accumulate, ranks)
-    if pieces % ranks or phase.batch % pieces or phase.batch // pieces < 2:
-        raise InputError(
-            f"phase {phase.name}: batch {phase.batch} in {phase.accumulate} parts (accumulate) over {ranks} ranks; "
-            "wanted equal parts of two images or more, as many for each rank"
-        )
-    return phase.batch // pieces, pieces // ranks
-
-
-def embedded_at_once(phase: Phase) -> int:
-    """Images that go through the network in one pass: a micro-batch in all its views."""
-    return micro_batch(phase)[0] * (1 if phase.views.degraded is None else 2)
+def _compile(trainer: Trainer) -> bool:
+    """Make the forward that the steps call, compiled where the plan and what is left of it allow; whether it is."""
+    plan, say = trainer.plan, trainer.say
+    if plan.activation_checkpointing and plan.compile == "auto":
+        say("activation_checkpointing: trained without torch.compile")
+    left = plan.phases[trainer.state.phase :]
+    if plan.compile != "off" and (rounded := [phase.name for phase in left if phase.in_int8]):
+        say(f"quantise: phase {', '.join(rounded)} is trained without torch.compile")
+    sizes = sorted({embedded_at_once(phase) for phase in left if not phase.in_int8})
+    wanted = "off" if plan.activation_checkpointing or not sizes else plan.compile
+    forward, is_compiled = compiled(trainer.network, wanted, sizes, trainer.device, trainer.precision, say)
+    trainer.forward = over_ranks(forward)
+    return is_compiled
 
 
 def _restore(trainer: Trainer) -> None:
@@ -300,46 +287,6 @@ def _restore(trainer: Trainer) -> None:
     trainer.state = state
     name = f", phase {trainer.phase.name}" if len(trainer.plan.phases) > 1 else ""
     trainer.say(f"going on from {state.seen:,} images{name} of {trainer.last}")
-
-
-def make_optimizer(settings: Optimizer, network: nn.Module, terms: nn.Module) -> torch.optim.Optimizer:
-    """Weight decay on tensors of two dimensions or more: not on batch norms, biases and slopes of PReLU.
-
-    What asks for no gradient (a batch norm's weight that stays 1) is left out.
-    """
-    parameters = [p for p in (*network.parameters(), *terms.parameters()) if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if settings.kind == "sgd":
-        return torch.optim.SGD(groups, settings.lr, settings.momentum, fused=True)
-    if settings.kind == "adagrad":
-        return torch.optim.Adagrad(groups, settings.lr, eps=1.0, fused=True)
-    return torch.optim.AdamW(groups, settings.lr, fused=True)
-
-
-def _check_classes(phase: Phase, split: Split) -> None:
-    if len(split.train) < phase.batch:
-        raise InputError(
-            f"phase {phase.name}: {len(split.train)} training images are fewer than one batch of {phase.batch}; wanted "
-            f"{f'batch: {len(split.train)} or less' if len(split.train) > 1 else 'two images or more'}"
-        )
-    kinds = {term.kind for term in phase.terms}
-    over = kinds & {"classification", "centre", "logit_distillation"}
-    if over and split.num_classes < 2:
-        raise InputError(
-            f"phase {phase.name}: {min(over)} needs two identities or more to train on, found {split.num_classes}; "
-            "wanted images with labels, or, to learn from a teacher alone, terms: [distillation] and "
-            "teacher: {model: FILE}"
-        )
-    if kinds := kinds & {"classification", "centre"}:
-        unlabelled = int((split.classes[split.train] < 0).sum())
-        if unlabelled and phase.sampler.kind == "plain":
-            raise InputError(
-                f"phase {phase.name}: {unlabelled} training images have no label (labelled: false, or blends), and "
-                f"{min(kinds)} needs one for each; wanted sampler: class_uniform or pk, which leave such images out"
-            )
 
 
 def _inputs(faces: FaceSet, targets: NDArray[np.float32] | None, online: Embedder | None, start: str | None) -> str:

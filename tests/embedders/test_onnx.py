@@ -53,14 +53,6 @@ def write(
     return path
 
 
-@pytest.fixture
-def images() -> np.ndarray:
-    images = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
-    images[..., 0] //= 2  # red, green and blue differ in their means
-    images[..., 2] //= 4
-    return images
-
-
 @pytest.mark.parametrize("color", ["rgb", "bgr"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_pixels_arrive_as_the_contract_says(tmp_path: Path, images: np.ndarray, color: str, layout: str) -> None:

@@ -27,14 +27,6 @@ from tests.embedders.tflite_files import INT8, INT32, NCHW, NHWC, SCALE, UINT8, 
 IMAGENET = InputContract(255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), layout="nhwc")
 
 
-@pytest.fixture
-def images() -> np.ndarray:
-    images = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
-    images[..., 0] //= 2  # red, green and blue differ in their means
-    images[..., 2] //= 4
-    return images
-
-
 @pytest.mark.parametrize("color", ["rgb", "bgr"])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 def test_pixels_arrive_as_the_contract_says(tmp_path: Path, images: np.ndarray, color: str, layout: str) -> None:

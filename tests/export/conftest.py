@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import nn
 
 from mobileface import models
@@ -46,3 +49,13 @@ def make() -> Callable[..., nn.Module]:
 @pytest.fixture(scope="session")
 def images() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (9, 112, 112, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def run(tmp_path: Path, make: Callable[..., nn.Module]) -> Path:
+    """A run folder without plan and card."""
+    folder, network = tmp_path / "run", make()
+    folder.mkdir()
+    (folder / "arch.json").write_text(json.dumps(network.arch.to_dict()))
+    save_file(network.state_dict(), folder / "model.safetensors")
+    return folder

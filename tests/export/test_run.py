@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import nn
 
 import export.run
 from export.__main__ import main
 from export.formats import FORMATS
-from export.images import FEW, Crops, crops_for, parity_images
+from export.images import FEW, Crops
 from export.int8 import Int8
 from export.run import WANTED, described, export_run
 from export.to_onnx import export_onnx
 from export.to_web import RUNTIME_FILES
 from mobileface.data.align import TEMPLATE
-from mobileface.data.images import encode
-from mobileface.data.verification_bin import write_bin
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import CheckFailed, InputError
 from mobileface.files import sha256
@@ -35,16 +30,6 @@ from mobileface.files import sha256
 Pixels = NDArray[np.uint8]
 RESULT = {"format": "onnx"}
 PLAN = "name: my-student\narch: micro\ndata: {train: [{folder: faces}], licence: CC0}\n"
-
-
-@pytest.fixture
-def run(tmp_path: Path, make: Callable[..., nn.Module]) -> Path:
-    """A run folder without plan and card."""
-    folder, network = tmp_path / "run", make()
-    folder.mkdir()
-    (folder / "arch.json").write_text(json.dumps(network.arch.to_dict()))
-    save_file(network.state_dict(), folder / "model.safetensors")
-    return folder
 
 
 def forgets_the_slopes(network: nn.Module, path: Path, *rest: Any) -> None:
@@ -123,12 +108,13 @@ def stale(folder: Path) -> None:
 
 
 def test_over_the_budget(run: Path, images: Pixels, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit comes from the call, the card or the plan; what was exported before goes as well."""
+    """The limit comes from the card or the plan; what was exported before goes as well."""
     stale(run / "out")
     writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["good"]))
+    (run / "card.json").write_text('{"budget": {"budget": {"max_size_mib": 0.001}}}')
     message = r"nano\.onnx: has 0\.0\d MiB and is not kept, the budget allows 0\.001"
     with pytest.raises(CheckFailed, match=message):
-        export_run(run, ["onnx"], Crops(images, "noise"), run / "out", max_size_mib=0.001)
+        export_run(run, ["onnx"], Crops(images, "noise"), run / "out")
     assert list((run / "out").iterdir()) == []
     limit = export.run._size_limit
     (run / "plan.yaml").write_text(PLAN + "budget: {max_size_mib: 0.002}\n")
@@ -274,29 +260,6 @@ def test_exports_of_other_weights_go(
     assert sorted(path.name for path in (run / "export").iterdir()) == ["nano.onnx", "notes.json", "onnx.json"]
 
 
-def test_where_crops_come_from(run: Path, tmp_path: Path, images: Pixels) -> None:
-    """Those named; else the run's own; else synthetic ones, which do for float alone."""
-    write_bin(tmp_path / "set.bin", [(encode(images[0]), encode(images[1]), True)] * 5)
-    named = crops_for(run, tmp_path / "set.bin", ["int8"])
-    assert (named.source, len(named.images)) == ("set.bin, by --images", 10)
-    assert crops_for(run, None, ["fp32"]).source == "synthetic faces"
-    with pytest.raises(InputError, match="int8 takes its ranges from faces; the run has no plan that names its faces"):
-        crops_for(run, None, ["fp32", "int8"])
-    for person in range(5):
-        for i in range(8):
-            path = tmp_path / "faces" / str(person) / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(cv2.imencode(".png", images[(person + i) % 9])[1].tobytes())
-    (run / "plan.yaml").write_text(PLAN.replace("data: {", f"data: {{root: {tmp_path}, "))
-    (tmp_path / "faces/0/bad.png").write_text("no image")
-    own = crops_for(run, None, ["int8"])
-    assert (own.source, own.images.shape) == ("the training set", (40, 112, 112, 3))
-    assert len(crops_for(run, None, ["fp32"]).images) in (FEW - 1, FEW)
-    shutil.rmtree(tmp_path / "faces")
-    with pytest.raises(InputError, match=r"the run.s own faces are not at hand: .* wanted --images"):
-        crops_for(run, None, ["int8"])
-
-
 def test_a_page_around_the_onnx_file(
     run: Path, images: Pixels, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -356,30 +319,3 @@ def test_command_line(run: Path, tmp_path: Path, images: Pixels, capsys: pytest.
     weights.write_bytes(weights.read_bytes()[:-9])
     assert main([str(run), "--to", "onnx"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_images_of_a_folder_and_of_a_bin(tmp_path: Path, images: Pixels) -> None:
-    for i in range(40):
-        image = np.full((112, 112, 3), 5 * i, np.uint8)
-        path = tmp_path / "faces" / f"person {i % 3}" / f"{i:02}.PNG"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    (tmp_path / "faces" / "readme.txt").write_text("no image")
-    found = parity_images(tmp_path / "faces")
-    assert found.shape == (FEW, 112, 112, 3)
-    assert len(np.unique(found[:, 0, 0, 0])) == FEW
-    write_bin(tmp_path / "set.bin", [(encode(images[0]), encode(images[1]), True)] * 5)
-    assert parity_images(tmp_path / "set.bin").shape == (10, 112, 112, 3)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: holds no image, wanted aligned"):
-        parity_images(tmp_path / "empty")
-    (tmp_path / "empty" / "cut.jpg").write_bytes(encode(images[0])[:50])
-    with pytest.raises(InputError, match=r"cut\.jpg: does not decode"):
-        parity_images(tmp_path / "empty")
-
-
-def test_synthetic_images_are_the_same_every_time() -> None:
-    first = parity_images()
-    assert (first.shape, first.dtype) == ((FEW, 112, 112, 3), np.uint8)
-    np.testing.assert_array_equal(first, parity_images())
-    assert len(np.unique(first.reshape(FEW, -1), axis=0)) == FEW

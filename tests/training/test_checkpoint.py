@@ -18,8 +18,8 @@ from mobileface import models
 from mobileface.arch import SEMobileFaceNet, Stage
 from mobileface.errors import InputError, NonFiniteError
 from mobileface.training import checkpoint
+from mobileface.training.optimizer import make_optimizer
 from mobileface.training.plan_phases import Optimizer
-from mobileface.training.trainer import make_optimizer
 from tests.disks import mounted
 
 NANO = SEMobileFaceNet("nano", 4, (Stage(8, 4, 1, 2), Stage(8, 4, 1, 1)), 8, 8)

@@ -16,8 +16,8 @@ from mobileface.factory import find_plan_arch, open_faces
 from mobileface.files import write_json
 from mobileface.models import build
 from mobileface.training import loop
+from mobileface.training.optimizer import make_optimizer
 from mobileface.training.plan_phases import Optimizer
-from mobileface.training.trainer import make_optimizer
 from mobileface.zoo import ZOO
 from tests.training.runs import breaking_off
 

@@ -125,30 +125,6 @@ def test_a_contract_without_the_flip_is_kept_to(shared_faces: Path, cache: Path)
     np.testing.assert_allclose(targets[1], once / np.sqrt((once**2).sum()), atol=1e-6)
 
 
-def test_what_was_embedded_before_an_interrupt_is_kept(
-    shared_faces: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    faces = FaceSet([FolderFaces(shared_faces)])
-    whole = teacher_targets(Means(), faces, cache / "whole")
-    monkeypatch.setattr(teaching, "PART", 8)
-    monkeypatch.setattr(teaching, "BATCH", 4)
-    assert len(faces) > 16
-
-    class Stops(Means):
-        """Stops in the second part."""
-
-        def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-            if self.images >= 2 * 8:
-                raise KeyboardInterrupt
-            return super().__call__(images)
-
-    with pytest.raises(KeyboardInterrupt):
-        teacher_targets(Stops(), faces, cache)
-    again = Means()
-    np.testing.assert_allclose(teacher_targets(again, faces, cache), whole, atol=1e-6)
-    assert again.images == 2 * (len(faces) - 8)
-
-
 class Stopped(Means):
     """Ctrl-C after `most` images and their flips."""
 
@@ -160,6 +136,22 @@ class Stopped(Means):
         if self.images >= 2 * self.most:
             raise KeyboardInterrupt
         return super().__call__(images)
+
+
+def test_what_was_embedded_before_an_interrupt_is_kept(
+    shared_faces: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = FaceSet([FolderFaces(shared_faces)])
+    whole = teacher_targets(Means(), faces, cache / "whole")
+    monkeypatch.setattr(teaching, "PART", 8)
+    monkeypatch.setattr(teaching, "BATCH", 4)
+    assert len(faces) > 16
+
+    with pytest.raises(KeyboardInterrupt):
+        teacher_targets(Stopped(8), faces, cache)  # in the second part
+    again = Means()
+    np.testing.assert_allclose(teacher_targets(again, faces, cache), whole, atol=1e-6)
+    assert again.images == 2 * (len(faces) - 8)
 
 
 def test_an_interrupted_part_goes_on_where_it_was(
