@@ -117,7 +117,7 @@ def headline(found: dict[str, Any]) -> list[Json]:
     limits = [row for row in budget["limits"] if row["share"] is not None] if budget else []
     fits = budget["fits"] if budget else None
     first = sets[0] if sets else None
-    file = exports[0] if exports else None
+    file = min(exports, key=lambda row: row["precision"] != "fp32", default=None)  # the first one in fp32, if any
     parity = [row["passed"] for row in exports if row["passed"] is not None]
     equal = all(parity) if parity else None
     spread = [f"± {first['std']} points over the {first['over']}"] if first and first["std"] else []
@@ -134,7 +134,7 @@ def headline(found: dict[str, Any]) -> list[Json]:
             spread + [f"{entry['name']}: {entry['accuracy']}" for entry in sets[1:4]],
         ),
         answer(
-            f"Size of the {file['format']} file" if file else "Size in fp32",
+            f"Size of the {file['format']} {file['precision']} file" if file else "Size in fp32",
             file["size"] if file else budget["size"] if budget else "not run",
             [f"{budget['params']} parameters", f"{budget['flops']}FLOPs an image"] if budget else [],
         ),

@@ -46,6 +46,11 @@ def test_hostile_names_are_shown_as_text(page: Page) -> None:
     assert "# caf\\xe9 \\x00 in Latin-1" in page.text
 
 
+def test_the_size_at_the_top_is_that_of_the_file_in_fp32(page: Page) -> None:
+    answer = " ".join(page.text.split("Size of the ")[1].split()[:5])
+    assert answer == "ONNX fp32 file 2.74 MiB", answer
+
+
 def test_ids_are_unique_and_every_reference_has_its_target(page: Page) -> None:
     ids = page.values("id")
     assert len(ids) == len(set(ids))
