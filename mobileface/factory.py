@@ -5,12 +5,10 @@ With `cli`, the only file of this package that imports `search` and `export`.
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
 import os
 import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +19,18 @@ from export.formats import WEB, label, require
 from export.images import crops_for
 from export.metadata import NOT_STATED
 from export.run import described, export_run
-from mobileface.arch import Arch, arch_from_dict, load_arch
-from mobileface.card import describe_data, describe_start, describe_teacher, versions
+from mobileface.arch import Arch, load_arch
+from mobileface.card import versions
 from mobileface.data.pairs import open_pairs
 from mobileface.distributed import first_then_others, rank
 from mobileface.embedders.contract import InputContract
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import InputError
 from mobileface.evaluation.verification import check_names, evaluate, file_name, write_verification
-from mobileface.files import atomic_path, locked, sha256, write_json
+from mobileface.files import sha256, write_json
 from mobileface.training.plan import Export, Plan, read_plan
-from mobileface.training.run_folder import check_run_folder
-from mobileface.training.sources import data_root, open_faces, start_folder, teach, write_synthetic_once
-from mobileface.zoo import find_arch
+from mobileface.training.sources import data_root, write_synthetic_once
+from mobileface.training.whole import find_plan_arch, now, train_run
 from search.budget import find_budget, judge, per_stage, require_fits
 
 
@@ -86,58 +83,7 @@ def train_plan(plan: Plan, out: Path | None, console: Console) -> Path:
     """Budget check, data, teacher, training and card; returns the run folder."""
     arch = find_plan_arch(plan)
     verdict = budget_verdict(plan, arch)
-    run = out or Path("runs") / plan.name
-    check_run_folder(run, plan, arch)
-    with first_then_others():
-        if plan.data.synthetic:
-            write_synthetic_once(plan.data.synthetic, data_root(plan), console)
-        faces = open_faces(plan)
-    console.print(
-        f"{plan.name}: {arch.name} ({verdict['flops_lfrc'] / 1e6:.1f} MFLOPs by the lfrc rule, "
-        f"{verdict['size_mib']:.2f} MiB), {len(faces):,} images of {faces.num_identities:,} identities, in {run}",
-        highlight=False,
-    )
-    from mobileface.training.loop import finished_facts, train
-
-    with locked(run) if rank() == 0 else nullcontext():
-        if (done := finished_facts(run)) is not None and (run / "card.json").exists():
-            console.print(
-                f"{run}: this training is done, {done['images_seen']:,} images; to train anew give another --out, to "
-                f"train further a recipe with start: {run}",
-                highlight=False,
-            )
-            return run  # the card says on what it was trained; today's data may be other
-        with first_then_others() as first:
-            teacher, targets = teach(plan, faces, console)
-            if first:
-                write_json(run / "arch.json", arch.to_dict())
-                with atomic_path(run / "plan.yaml") as temporary:
-                    temporary.write_text(plan.to_yaml(), encoding="utf-8")
-        online = teacher if plan.teacher is not None and plan.teacher.online else None
-        facts = train(plan, arch, run, faces, targets, console, online=online)
-        if rank() > 0:
-            return run
-        card: dict[str, Any] = {
-            "name": plan.name,
-            "created": _now(),
-            "arch": arch.to_dict(),
-            "budget": {**verdict, "per_stage": per_stage(arch)},
-            "data": describe_data(faces, plan.data.licence, facts["skipped"]),
-            "teacher": describe_teacher(teacher),
-            "start": None if plan.start is None else describe_start(start_folder(plan)),
-            "training": facts,
-            "versions": versions(),
-            "results": [],
-        }
-        write_json(run / "card.json", card)
-    return run
-
-
-def find_plan_arch(plan: Plan) -> Arch:
-    """The architecture that a plan names or holds, or that of the run it begins with."""
-    if plan.arch is None:
-        return load_arch(start_folder(plan) / "arch.json")
-    return find_arch(plan.arch) if isinstance(plan.arch, str) else arch_from_dict({"name": plan.name, **plan.arch})
+    return train_run(plan, arch, out or Path("runs") / plan.name, {**verdict, "per_stage": per_stage(arch)}, console)
 
 
 def budget_verdict(plan: Plan, arch: Arch) -> dict[str, Any]:
@@ -172,7 +118,7 @@ def import_release(file: Path, name: str, out: Path, color: str | None, licence:
     source = {"file": file.name, "sha256": sha256(file), "kind": name, "contract": contract.to_dict()}
     card = {
         "name": name,
-        "created": _now(),
+        "created": now(),
         "arch": arch.to_dict(),
         "budget": {**judge(arch, None), "per_stage": per_stage(arch)},
         "source": source,
@@ -191,11 +137,6 @@ def import_release(file: Path, name: str, out: Path, color: str | None, licence:
         f"wrote {out}: {name} from {file.name}, {arch.embedding_dim}-d, trained on {kind.color} as "
         f"(x - {MIDDLE}) / {kind.std}; licence: {card['licence']}"
     )
-
-
-def _now() -> str:
-    """The time for a card."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 # -- judging, export, report

@@ -16,29 +16,40 @@ from mobileface.arch import Arch
 from mobileface.errors import CheckFailed, InputError, exit_code, guarded, nearest
 from mobileface.zoo import find_arch
 from search.cost import RULES, cost, cost_by_stage
+from search.latency import TABLES, find_table
+
+LIMITS = ("max_flops", "max_size_mib", "max_dim", "max_ms")
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits, each None where there is none: work by a named rule, float32 size in MiB, embedding width."""
+    """Limits, each None where there is none: work by a named rule, float32 size in MiB, embedding width.
+
+    max_ms: milliseconds of one image on one thread, by the latency table that `latency` names (`find_table`).
+    """
 
     name: str = "custom"
     rule: str = "lfrc"
     max_flops: float | None = None
     max_size_mib: float | None = None
     max_dim: int | None = None
+    max_ms: float | None = None
+    latency: str | None = None
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise InputError(f"rule {self.rule!r} is not known; known: {', '.join(RULES)}")
-        for name in ("max_flops", "max_size_mib", "max_dim"):
+        for name in LIMITS:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
                 raise InputError(f"{name} is {value!r}, wanted a number above 0")
+        if (self.max_ms is None) != (self.latency is None):
+            there, missing = ("max_ms", "latency") if self.latency is None else ("latency", "max_ms")
+            raise InputError(f"{there} is {getattr(self, there)!r} and {missing} is missing, wanted both or neither")
 
     def limited(self) -> bool:
         """Whether there is any limit."""
-        return not (self.max_flops is None and self.max_size_mib is None and self.max_dim is None)
+        return any(getattr(self, name) is not None for name in LIMITS)
 
 
 # The challenge's two tracks (ICCV 2019 LFR): 1 GFLOPs, 20 "MB" that only make sense as MiB, 512-d; and 30 GFLOPs.
@@ -61,19 +72,20 @@ def find_budget(budget: str | dict[str, Any]) -> Budget:
     return Budget(**budget)
 
 
-def judge(arch: Arch, budget: Budget | None, rule: str = "lfrc") -> dict[str, Any]:
+def judge(arch: Arch, budget: Budget | None, rule: str = "lfrc", latency: str | None = None) -> dict[str, Any]:
     """What the architecture costs and whether it fits: the object that `--json` prints.
 
     `fits` is None without a budget; `over` names each limit that is passed, as used / allowed. An architecture that
-    extends another (LGAF its plain trunk) has `extra` as well: what that adds, below zero where it saves.
+    extends another (LGAF its plain trunk) has `extra` as well: what that adds, below zero where it saves. Where the
+    budget or `latency` names a table there is `ms`, predicted by it (the budget's goes first).
     """
     spent = cost(arch)
     rule = budget.rule if budget else rule
-    used = {"flops": spent.flops(rule), "size_mib": spent.size_mib, "dim": arch.embedding_dim}
-    over: dict[str, float] = {}
-    if budget:
-        limits = {"flops": budget.max_flops, "size_mib": budget.max_size_mib, "dim": budget.max_dim}
-        over = {k: used[k] / limit for k, limit in limits.items() if limit is not None and used[k] > limit}
+    table = (budget and budget.latency) or latency
+    timed = {"ms": find_table(table).ms(arch)} if table else {}
+    used = {"flops": spent.flops(rule), "size_mib": spent.size_mib, "dim": arch.embedding_dim, **timed}
+    limits = {key: getattr(budget, f"max_{key}", None) for key in used}  # none without a budget
+    over = {k: used[k] / limit for k, limit in limits.items() if limit is not None and used[k] > limit}
     verdict: dict[str, Any] = {
         "arch": arch.name,
         "rule": rule,
@@ -83,6 +95,7 @@ def judge(arch: Arch, budget: Budget | None, rule: str = "lfrc") -> dict[str, An
         "size_mib": spent.size_mib,
         "bytes": spent.bytes_by_precision,
         "embedding_dim": arch.embedding_dim,
+        **timed,
         "budget": asdict(budget) if budget else None,
         "fits": None if budget is None else not over,
         "over": over,
@@ -133,6 +146,7 @@ def _excess(verdict: dict[str, Any]) -> str:
         "flops": f"{_millions(_used_flops(verdict))} {_unit(verdict)}, allowed {_millions(budget['max_flops'] or 0)}",
         "size_mib": f"{verdict['size_mib']:.2f} MiB, allowed {budget['max_size_mib']} MiB",
         "dim": f"{verdict['embedding_dim']}-d, allowed {budget['max_dim']}-d",
+        "ms": f"{verdict.get('ms', 0):.2f} ms, allowed {budget['max_ms']} ms ({budget['latency']})",
     }
     return "; ".join(f"{used[key]} ({times:.2f} times)" for key, times in verdict["over"].items())
 
@@ -161,6 +175,8 @@ def _text(verdict: dict[str, Any], rows: list[dict[str, Any]] | None) -> str:
             f"  {extra['flops_lfrc'] / 1e6:+.1f} MFLOPs, {extra['macs'] / 1e6:+.1f} MMACs, "
             f"{extra['params'] / 1e6:+.3f} M parameters over its plain trunk"
         )
+    if "ms" in verdict:
+        lines.append(f"  {verdict['ms']:.2f} ms an image on one thread, predicted")
     if rows:
         lines.append(f"  {'stage':<15}{'grid':>5}{'blocks':>8}{'MFLOPs':>10}{'%':>7}{'params':>12}{'KiB':>10}")
         for row in rows:
@@ -182,6 +198,8 @@ def report(
     rule: Annotated[str, typer.Option(help=f"how work is counted: {', '.join(RULES)}")] = "lfrc",
     max_size_mib: Annotated[float | None, typer.Option(help="limit on float32 size, MiB")] = None,
     max_dim: Annotated[int | None, typer.Option(help="limit on the embedding's width")] = None,
+    max_ms: Annotated[float | None, typer.Option(help="limit on an image's milliseconds, by --latency")] = None,
+    latency: Annotated[str | None, typer.Option(help=f"latency table: {', '.join(TABLES)}, or a file")] = None,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="where FLOPs and bytes go, by stage")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     check: Annotated[bool, typer.Option("--verify", help="build it and count with fvcore as well")] = False,
@@ -190,14 +208,14 @@ def report(
     """Count an architecture and hold it against a budget. Exit code 0 fits, 1 over, 2 bad input."""
 
     def run() -> int:
-        custom = Budget("custom", rule, max_flops, max_size_mib, max_dim)
+        custom = Budget("custom", rule, max_flops, max_size_mib, max_dim, max_ms, latency if max_ms else None)
         if budget and custom.limited():
             raise InputError("--budget and --max-… are both given; name a budget or give limits, not both")
         limits = find_budget(budget) if budget else (custom if custom.limited() else None)
         if limits and limits.rule != rule:
             raise InputError(f"--rule {rule} and --budget {budget}, which counts by {limits.rule}; leave --rule out")
         subject = find_arch(arch)
-        verdict = judge(subject, limits, rule)
+        verdict = judge(subject, limits, rule, latency)
         rows = per_stage(subject) if per_layer else None
         if check:
             verdict["fvcore_macs"] = verify(subject)

@@ -18,6 +18,8 @@ LIGHT = (
     "mobileface.training.plan",
     "search.cost",
     "search.budget",
+    "search.space",
+    "search.latency",
 )
 NOT_LIGHT = ("torch", "numpy")
 
@@ -30,6 +32,9 @@ HEAVY = (
     "ai_edge_litert",
     "ai_edge_quantizer",
     "optuna",
+    "sqlalchemy",
+    "psycopg",
+    "torch_pruning",
     "matplotlib",
     "fvcore",
     "tensorboard",

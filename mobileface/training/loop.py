@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ from mobileface.training.views import embed
 from mobileface.training.watch import watch
 
 RESULT = "model.safetensors"
+Judged = Callable[[int, float], object]  # (images seen, held-out AUC)
 
 
 def train(
@@ -60,31 +61,37 @@ def train(
     console: Console,
     workers: int | None = None,
     online: Embedder | None = None,
+    judged: Judged | None = None,
 ) -> dict[str, Any]:
     """Train the plan's phases, going on from a checkpoint if there is one; writes run/model.safetensors.
 
     targets: (N, D) the teacher's unit embeddings of the images; online: the teacher itself, where it embeds what the
-    student sees (then the targets only give its class centres, for distillation by logits).
+    student sees (then the targets only give its class centres, for distillation by logits). judged: hears of each
+    validation once its checkpoint is saved, and may raise to end the training there, in order, as Ctrl-C does; for a
+    training in one process, since only the first rank calls it.
     Returns facts for the model card. Raises NonFiniteError, InputError, KeyboardInterrupt (after saving).
     """
     if (finished := finished_facts(run)) is not None:
         return finished
     with enough_memory():
-        return _train(*prepare(plan, arch, run, faces, targets, console.print, online), console, workers)
+        return _train(*prepare(plan, arch, run, faces, targets, console.print, online), console, workers, judged)
 
 
-def _train(trainer: Trainer, facts: dict[str, Any], console: Console, workers: int | None) -> dict[str, Any]:
+def _train(
+    trainer: Trainer, facts: dict[str, Any], console: Console, workers: int | None, judged: Judged | None
+) -> dict[str, Any]:
     """Run the phases that are left; returns `facts` with what came of them."""
     plan, run, state = trainer.plan, trainer.run, trainer.state
     log = RunLog(run, state.log_bytes, state.before + state.seen) if rank() == 0 else None
     seen = state.before + state.seen
+    workers = default_workers() if workers is None else workers
     _write(log, {"event": "resume" if seen else "start", "images": seen, **facts})
     try:
         with Interrupt() as interrupt:
             if plan.start is not None and trainer.held is not None and state.best is None and seen == 0:
-                save(trainer, log, trainer.say)  # what was there is judged as well, and stays the best if it is
+                save(trainer, log, trainer.say, judged)  # what was there is judged as well, and stays the best if it is
             while True:
-                _run_phase(trainer, log, console, interrupt, default_workers() if workers is None else workers)
+                _run_phase(trainer, log, console, interrupt, workers, judged)
                 tensors, saved = _end_phase(trainer)
                 if state.phase + 1 == len(plan.phases):
                     break
@@ -107,14 +114,25 @@ def finished_facts(run: Path) -> dict[str, Any] | None:
     return checkpoint.load(run / RESULT)[1] if (run / RESULT).exists() else None
 
 
-def _run_phase(trainer: Trainer, log: RunLog | None, console: Console, interrupt: Interrupt, workers: int) -> None:
+def _run_phase(
+    trainer: Trainer,
+    log: RunLog | None,
+    console: Console,
+    interrupt: Interrupt,
+    workers: int,
+    judged: Judged | None,
+) -> None:
     """Train until the phase is over: after its images, or when its score has not risen for `patience` validations."""
     phase, state, total = trainer.phase, trainer.state, trainer.total
     micro, pieces = micro_batch(phase)
     share = (micro, world_size(), rank())
     started = time.monotonic() - state.seconds
-    with Progress(console, total, state.seen) as progress:
-        loaded = _until_stopped(batches(trainer.stream, state.seen, total, phase.batch, workers, *share), interrupt)
+    with (
+        Progress(console, total, state.seen) as progress,
+        closing(
+            _until_stopped(batches(trainer.stream, state.seen, total, phase.batch, workers, *share), interrupt)
+        ) as loaded,
+    ):
         while not _over(trainer):
             parts = list(islice(loaded, pieces))
             if any_rank(len(parts) < pieces, trainer.device):  # a signal has ended a rank's loading processes
@@ -128,8 +146,8 @@ def _run_phase(trainer: Trainer, log: RunLog | None, console: Console, interrupt
             due = state.seen // (every := trainer.plan.checkpoint.every_images) > (state.seen - phase.batch) // every
             asked = any_rank(interrupt.asked, trainer.device)
             if due or state.seen >= total or asked:
-                judged = due or state.seen >= total
-                save(trainer, log, progress.say if judged else None)
+                validates = due or state.seen >= total
+                save(trainer, log, progress.say if validates else None, judged)
             if asked and not _over(trainer):
                 raise KeyboardInterrupt
 
@@ -195,7 +213,7 @@ def _queue(phase: Phase) -> str:
     return next((term.queue for term in phase.terms if isinstance(term, Contrastive)), "")
 
 
-def _until_stopped(loader: Iterator[Batch], interrupt: Interrupt) -> Iterator[Batch]:
+def _until_stopped(loader: Iterator[Batch], interrupt: Interrupt) -> Generator[Batch, None, None]:
     """The batches; none any more when a signal that asked us to stop has ended the loading processes as well."""
     try:
         yield from loader
@@ -268,10 +286,10 @@ def _sum_and_measure_gradients(trainer: Trainer) -> Tensor:
     return length if not parts else (length**2 + sum_over_ranks(torch.nn.utils.get_total_norm(parts) ** 2)).sqrt()
 
 
-def save(trainer: Trainer, log: RunLog | None, say: Any | None) -> None:
-    """Write the last checkpoint; with `say`, judge first and keep the best one as well."""
+def save(trainer: Trainer, log: RunLog | None, say: Any | None, judged: Judged | None = None) -> None:
+    """Write the last checkpoint; with `say`, judge first and keep the best one as well, and tell `judged` last."""
     state = trainer.state
-    better = False
+    better, score = False, {}
     mean_buffers(trainer.network)
     if say is not None:
         score = {} if trainer.held is None else _score(trainer)
@@ -292,6 +310,8 @@ def save(trainer: Trainer, log: RunLog | None, say: Any | None) -> None:
         weights = {name: t for name, t in tensors.items() if not name.startswith("optimizer.")}
         checkpoint.save(trainer.best, weights, vars(state))
     checkpoint.save(trainer.last, tensors, vars(state))
+    if judged is not None and score:
+        judged(state.before + state.seen, score["auc"])
 
 
 def _score(trainer: Trainer) -> dict[str, float]:

@@ -116,6 +116,8 @@ class BudgetLimits(Table):
     max_flops: float | None = Field(None, gt=0)
     max_size_mib: float | None = Field(None, gt=0)
     max_dim: int | None = Field(None, gt=0)
+    max_ms: float | None = Field(None, gt=0)
+    latency: str | None = None
 
 
 class Export(Table):

@@ -14,9 +14,11 @@ import pytest
 import search.budget
 from mobileface.errors import CheckFailed, InputError
 from mobileface.models.network import Network
+from mobileface.training.plan import BudgetLimits, parse_plan
 from mobileface.zoo import ZOO
 from search.budget import BUDGETS, Budget, find_budget, judge, main, per_stage, require_fits
 from search.cost import cost
+from search.latency import KINDS
 from tests.strategies import ODD
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +100,7 @@ def test_over_budget_is_exit_code_1_with_used_over_allowed(capsys: Capture) -> N
     wanted = {"flops": spent.flops_lfrc / 5e8, "size_mib": spent.size_mib / 10, "dim": 282 / 256}
     assert found["over"] == pytest.approx(wanted)
     given = {"name": "custom", "rule": "lfrc", "max_flops": 5e8, "max_size_mib": 10.0, "max_dim": 256}
-    assert found["budget"] == given
+    assert found["budget"] == {**given, "max_ms": None, "latency": None}
 
 
 def test_only_what_is_passed_is_over(capsys: Capture) -> None:
@@ -176,6 +178,65 @@ def test_verify_without_fvcore_says_what_to_install(capsys: Capture, monkeypatch
     assert "pip install 'mobileface[search]'" in complaint(capsys, "micro", "--verify")
 
 
+# -- milliseconds
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    """A machine on which a million multiply-adds of 1x1 convolutions take 1 ms, a call 2 ms, and nothing else any."""
+    ms = {**dict.fromkeys(KINDS, 0.0), "pointwise": 1.0, "call": 2.0}
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"runtime": "onnx", "precision": "fp32", "ms": ms}))
+    return str(path)
+
+
+# micro's 1x1 convolutions (side, inputs, outputs with 16 for 8), from the table in the zoo
+MICRO_MACS = (
+    56**2 * 8 * 16 + 28**2 * 16 * 16  # stages.0: 8 is computed as 16
+    + 28**2 * 8 * 16 + 14**2 * 16 * 16  # stages.1
+    + 14**2 * 16 * 16 * 2
+    + 14**2 * 16 * 32 + 7**2 * 32 * 16  # stages.2
+    + 7**2 * 16 * 32  # head
+)  # fmt: skip
+
+
+def test_a_latency_table_predicts_milliseconds(capsys: Capture, table: str) -> None:
+    found = answer(capsys, "micro", "--latency", table)
+    assert set(found) == PROMISED | OURS | {"ms"}
+    assert found["ms"] == pytest.approx(2 + MICRO_MACS / 1e6)
+    assert (found["fits"], found["budget"]) == (None, None)
+    assert main(["micro", "--latency", table]) == 0
+    assert f"  {found['ms']:.2f} ms an image on one thread, predicted\n" in capsys.readouterr().out
+    assert answer(capsys, "micro", "--budget", "lfrc-light", "--latency", table)["ms"] == found["ms"]
+
+
+def test_milliseconds_are_a_limit(capsys: Capture, table: str) -> None:
+    used = 2 + MICRO_MACS / 1e6
+    found = answer(capsys, "micro", "--max-ms", "2.5", "--latency", table, code=1)
+    assert found["over"] == {"ms": pytest.approx(used / 2.5)}
+    assert (found["budget"]["max_ms"], found["budget"]["latency"]) == (2.5, table)
+    assert answer(capsys, "micro", "--max-ms", "3.5", "--max-dim", "32", "--latency", table)["fits"] is True
+    assert main(["micro", "--max-ms", "2.5", "--latency", table]) == 1
+    wanted = f"OVER: {used:.2f} ms, allowed 2.5 ms ({table}) ({used / 2.5:.2f} times)"
+    assert wanted in capsys.readouterr().out
+    with pytest.raises(CheckFailed, match=re.escape(f"{used:.2f} ms, allowed 2.5 ms")):
+        require_fits(ZOO["micro"], find_budget({"max_ms": 2.5, "latency": table}))
+    assert Budget(max_ms=2.5, latency=table).limited()
+
+
+def test_a_plan_may_limit_milliseconds(table: str) -> None:
+    plan = parse_plan(
+        {"name": "x", "arch": "micro", "data": {"train": [{"folder": "x"}]}, "budget": {"max_ms": 3, "latency": table}},
+        "plan",
+    )
+    assert isinstance(plan.budget, BudgetLimits)
+    assert find_budget(plan.budget.model_dump()) == Budget(max_ms=3, latency=table)
+
+
+def test_teachers_have_no_milliseconds(capsys: Capture, table: str) -> None:
+    assert "iresnet50 is a network of iresnet" in complaint(capsys, "iresnet50", "--latency", table)
+
+
 # -- where an architecture comes from
 
 
@@ -223,6 +284,10 @@ def test_text_says_what_is_over(capsys: Capture) -> None:
         (["micro", "--max-flops", "nan"], "max_flops is nan, wanted a number above 0"),
         (["micro", "--max-size-mib", "inf"], "max_size_mib is inf, wanted a number above 0"),
         (["micro", "--max-dim", "0"], "max_dim is 0, wanted a number above 0"),
+        (["micro", "--max-ms", "0", "--latency", "onnx-fp32"], "max_ms is 0.0, wanted a number above 0"),
+        (["micro", "--max-ms", "5"], "max_ms is 5.0 and latency is missing, wanted both or neither"),
+        (["micro", "--latency", "onnx-fp23"], "no latency table is called 'onnx-fp23' (did you mean 'onnx-fp32'?)"),
+        (["micro", "--latency", "none.json"], "none.json: no such file; wanted a latency table"),
         (["micro", "--budget", "lfrc-light", "--max-dim", "64"], "--budget and --max-… are both given"),
         (["micro", "--budget", "lfrc-light", "--rule", "macs"], "which counts by lfrc; leave --rule out"),
     ],
@@ -252,6 +317,7 @@ def test_usage_errors_are_exit_code_2(capsys: Capture, arguments: list[str]) -> 
         ({"max_flop": 1}, "budget: unknown key 'max_flop' (did you mean 'max_flops'?)"),
         ({"max_flops": "1e9"}, "max_flops is '1e9', wanted a number above 0"),
         ({"rule": "gflops"}, "rule 'gflops' is not known"),
+        ({"latency": "onnx-fp32"}, "latency is 'onnx-fp32' and max_ms is missing, wanted both or neither"),
     ],
 )
 def test_a_plans_budget_table_is_checked(keys: dict[str, Any], text: str) -> None:
@@ -283,17 +349,17 @@ def test_exit_codes_of_the_process(tmp_path: Path) -> None:
     assert bad.stderr.startswith("error: no architecture is called 'no-such'")
 
 
-def test_a_budget_is_checked_without_torch_and_numpy(tmp_path: Path) -> None:
-    """Whatever way the architecture comes: by name, from YAML, from a run folder."""
+def test_a_budget_is_checked_without_torch_and_numpy(tmp_path: Path, table: str) -> None:
+    """Whatever way the architecture comes: by name, from YAML, from a run folder; milliseconds too."""
     (tmp_path / "arch.json").write_text(json.dumps(ODD.to_dict()))
     (tmp_path / "arch.yaml").write_text(json.dumps(ODD.to_dict()))
     script = (
         "import sys; from search.budget import main\n"
-        "for arch in sys.argv[1:]:\n"
-        "    assert main([arch, '--budget', 'lfrc-light', '--per-layer', '--json']) == 0\n"
+        "for arch in sys.argv[2:]:\n"
+        "    assert main([arch, '--budget', 'lfrc-light', '--per-layer', '--latency', sys.argv[1], '--json']) == 0\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)\n"
     )
-    done = python("-c", script, "lfrc-step5", str(tmp_path), str(tmp_path / "arch.yaml"))
+    done = python("-c", script, table, "lfrc-step5", str(tmp_path), str(tmp_path / "arch.yaml"))
     assert done.returncode == 0, done.stderr
     loaded = set(done.stderr.split())
     assert {"mobileface", "search", "yaml"} <= loaded
@@ -309,6 +375,8 @@ def test_help_names_every_option() -> None:
         "--rule",
         "--max-size-mib",
         "--max-dim",
+        "--max-ms",
+        "--latency",
         "--per-layer",
         "--json",
         "--verify",

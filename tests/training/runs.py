@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from safetensors.torch import load_file
 
-from mobileface.factory import find_plan_arch, open_faces
+from mobileface.factory import find_plan_arch
 from mobileface.training import loop
 from mobileface.training.plan import Plan
+from mobileface.training.sources import open_faces
 
 TIMES = ("seconds", "images_per_s")
 QUIET = Console(quiet=True)

@@ -20,12 +20,13 @@ from torch import nn
 from mobileface.embedders.contract import Embedder, InputContract
 from mobileface.embedders.network import NetworkEmbedder
 from mobileface.errors import InputError, NonFiniteError
-from mobileface.factory import find_plan_arch, open_faces
+from mobileface.factory import find_plan_arch
 from mobileface.losses.distill import CosineDistillation, projection
 from mobileface.losses.distill_logits import LogitDistillation
 from mobileface.models import build
 from mobileface.training import checkpoint, loop
 from mobileface.training.plan import parse_plan
+from mobileface.training.sources import open_faces
 from mobileface.training.teaching import embed_view
 from mobileface.training.trainer import Trainer
 from mobileface.zoo import find_arch

@@ -12,12 +12,13 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from mobileface.embedders.network import load_network
-from mobileface.factory import find_plan_arch, open_faces
+from mobileface.factory import find_plan_arch
 from mobileface.files import write_json
 from mobileface.models import build
 from mobileface.training import loop
 from mobileface.training.optimizer import make_optimizer
 from mobileface.training.plan_phases import Optimizer
+from mobileface.training.sources import open_faces
 from mobileface.zoo import ZOO
 from tests.training.runs import breaking_off
 

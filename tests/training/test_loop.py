@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from mobileface.data.faceset import FaceSet
 from mobileface.errors import InputError, NonFiniteError
-from mobileface.factory import find_plan_arch, open_faces
+from mobileface.factory import find_plan_arch
 from mobileface.training import checkpoint, loop
 from mobileface.training.plan import Plan
+from mobileface.training.sources import open_faces
 from tests.training.runs import rows, train
 
 MakeFolder = Callable[..., Path]

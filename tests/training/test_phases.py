@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from mobileface.data.faceset import split_identities
 from mobileface.embedders.opening import open_embedder
 from mobileface.errors import InputError
-from mobileface.factory import find_plan_arch, open_faces
+from mobileface.factory import find_plan_arch
 from mobileface.losses.forward import Forward
 from mobileface.training import checkpoint, loop
 from mobileface.training.plan import parse_plan
+from mobileface.training.sources import open_faces
 from tests.training.runs import assert_same_tensors, rows, stop_at
 
 MakeData = Callable[..., dict[str, Any]]

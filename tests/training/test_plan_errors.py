@@ -73,12 +73,12 @@ def test_what_was_found_and_what_is_wanted(changes: dict[str, Any], wanted: str)
     ("changes", "wanted"),
     [
         ({"arch": 3}, "arch: wanted text, or a table of keys, found 3"),
-        ({"budget": 3}, "budget: wanted text, or a table of keys such as max_dim, max_flops, max_size_mib, name, rule, "
-         "found 3"),
+        ({"budget": 3}, "budget: wanted text, or a table of keys such as latency, max_dim, max_flops, max_ms, "
+         "max_size_mib, name, rule, found 3"),
         ({"budget": {"max_flops": -3}}, "budget.max_flops: wanted a number above 0, found -3"),
         ({"budget": {"rule": "mac"}}, "budget.rule: wanted lfrc or macs, found 'mac' (did you mean 'macs'?)"),
-        ({"budget": {"max_flop": 3}}, "unknown key 'budget.max_flop' (did you mean 'max_flops'?); known here: max_dim, "
-         "max_flops, max_size_mib, name, rule"),
+        ({"budget": {"max_flop": 3}}, "unknown key 'budget.max_flop' (did you mean 'max_flops'?); known here: "
+         "latency, max_dim, max_flops, max_ms, max_size_mib, name, rule"),
         (term(threshold=2), "phases.0.terms.0.threshold: wanted at most 1, or none, found 2"),
         (term(threshold="non"), "phases.0.terms.0.threshold: wanted a number, or none, found 'non' (did you mean "
          "'none'?)"),

@@ -20,11 +20,12 @@ from mobileface.data.images import decode
 from mobileface.data.loading import Batch
 from mobileface.embedders.network import NetworkEmbedder, load_network
 from mobileface.errors import InputError
-from mobileface.factory import find_plan_arch, open_faces
+from mobileface.factory import find_plan_arch
 from mobileface.models.fuse import fuse
 from mobileface.models.quantised import Int8Network
 from mobileface.training import checkpoint, loop
 from mobileface.training.plan import parse_plan
+from mobileface.training.sources import open_faces
 from mobileface.training.trainer import Trainer, prepare
 from tests.export.conftest import lively
 from tests.training.runs import QUIET, assert_same_tensors, breaking_off

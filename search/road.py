@@ -1,0 +1,187 @@
+"""A road of trainings, prunings and deepenings: `python -m search.road ROAD.yaml [--data DIR] [--out DIR]`.
+
+Exit code 0: done, 1: over budget, 2: bad input.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from pydantic import Field, ValidationError, model_validator
+
+from mobileface.arch import load_arch
+from mobileface.errors import InputError, exit_code, guarded
+from mobileface.plain_yaml import read_yaml
+from mobileface.training.plan import MAX_PLAN_BYTES, BudgetLimits, Plan, parse_plan
+from mobileface.training.plan_errors import explain
+from mobileface.training.plan_phases import wrapped
+from mobileface.training.plan_table import Positive, Table
+from search.budget import Budget, find_budget, require_fits
+from search.prune import begun_from, prune_run, verdict, with_budget
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BEFORE = "before"  # the word for the step before, where a plan wants a run
+
+
+class Train(Table):
+    """Train the step before further; the first step gives the network as well, by the plan's arch or start."""
+
+    kind: Literal["train"]
+    plan: dict[str, Any] = Field({})
+
+
+class Prune(Table):
+    """Prune until a budget holds, in steps, each followed by a training (see `search.prune`)."""
+
+    kind: Literal["prune"]
+    budget: str | BudgetLimits
+    steps: Positive = 1
+    plan: dict[str, Any] = Field({})
+
+
+class Deepen(Table):
+    """Add blocks to a row, from 0, or -1 for the last (see `search.deepen`), and train."""
+
+    kind: Literal["deepen"]
+    row: int = -1
+    blocks: Positive
+    plan: dict[str, Any] = Field({})
+
+
+Step = Annotated[Train | Prune | Deepen, Field(discriminator="kind")]
+
+
+class Road(Table):
+    """Steps in their order.
+
+    plan: keys that the steps' plans have in common; a step's own replace them, but for its phases, which say what they
+    change of the common ones. A teacher called `before` is the step before. budget: of the network at the end.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
+    budget: str | BudgetLimits
+    plan: dict[str, Any] = Field({})
+    steps: list[Step] = Field(min_length=1, max_length=100)
+
+    @model_validator(mode="after")
+    def _begins(self) -> Road:
+        if self.steps[0].kind != "train":
+            raise ValueError(f"steps.0: is {self.steps[0].kind}; wanted train, with the plan's arch or start")
+        return self
+
+
+def read_road(path: Path, data: Path | None) -> tuple[Road, list[Plan]]:
+    """A road from YAML and the plan of each step, `--data` in them. InputError that names step and key."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such road; wanted a YAML file")
+    if path.stat().st_size > MAX_PLAN_BYTES:
+        raise InputError(f"{path}: is larger than {MAX_PLAN_BYTES} bytes; not a road")
+    try:
+        road = Road.model_validate(read_yaml(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise InputError(f"{path}: {explain(error, Road)}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: is not YAML ({error})") from None
+    for budget in [road.budget, *(step.budget for step in road.steps if isinstance(step, Prune))]:
+        find_budget(_plain(budget))
+    return road, [_plan(road, number, data, f"{path}: steps.{number}.plan") for number in range(len(road.steps))]
+
+
+def go(road: Road, plans: list[Plan], out: Path, console: Console) -> Path:
+    """Make all steps, each in a folder of `out`; returns the last one's run folder. What is done is not made again.
+
+    CheckFailed before a training, behind the last pruning, of a network that is over the road's budget.
+    """
+    from mobileface.training.whole import find_plan_arch, train_run
+
+    limits, run = find_budget(_plain(road.budget)), out
+    pruned = max((number for number, step in enumerate(road.steps) if isinstance(step, Prune)), default=-1)
+    for number, (step, plan) in enumerate(zip(road.steps, plans, strict=True)):
+        folder = out / f"{number + 1}-{step.kind}"
+        console.print(f"{road.name}: step {number + 1} of {len(road.steps)}, {step.kind}", highlight=False)
+        if isinstance(step, Prune):
+            run = prune_run(run, find_budget(_plain(step.budget)), step.steps, plan, folder, console)
+            continue
+        budget = limits if number > pruned else None
+        if plan.start == BEFORE:
+            begun = _deepened(run, step, budget, folder, plan.seed) if isinstance(step, Deepen) else run
+            plan = begun_from(plan, run, begun)
+        arch = find_plan_arch(plan)
+        run = train_run(with_budget(plan, budget), arch, folder, verdict(arch, budget), console)
+    require_fits(load_arch(run / "arch.json"), limits)
+    return run
+
+
+def _deepened(run: Path, step: Deepen, budget: Budget | None, folder: Path, seed: int) -> Path:
+    """The deeper network, from which the step's training begins."""
+    from mobileface.embedders.network import load_network
+    from search.deepen import deepen, deeper
+    from search.prune_graph import check_family, write_network
+
+    begun = folder.with_name(f"{folder.name}-start")
+    if not begun.exists():
+        arch = check_family(load_arch(run / "arch.json"))
+        named = replace(arch, name=f"{arch.name[:80]}-deeper")
+        verdict(deeper(named, step.row, step.blocks), budget)
+        write_network(begun, *deepen(load_network(run), named, step.row, step.blocks, seed))
+    return begun
+
+
+def _plan(road: Road, number: int, data: Path | None, source: str) -> Plan:
+    """The plan of one step; behind the first one it starts from the step before."""
+    own = road.steps[number].plan
+    given: dict[str, Any] = {**road.plan, **own, "name": f"{road.name}-{number + 1}"}
+    if isinstance(common := road.plan.get("phases"), list) and isinstance(own.get("phases"), list):
+        try:
+            given["phases"] = wrapped([*common, *own["phases"]])[len(common) :]
+        except ValueError as error:
+            raise InputError(f"{source}: phases: {error}") from None
+    if number:
+        given = {key: value for key, value in given.items() if key != "arch"} | {"start": BEFORE}
+    if data is not None and isinstance(given.get("data"), dict):
+        given["data"] = {**given["data"], "root": os.fspath(data)}
+    return parse_plan(given, source)
+
+
+def _plain(budget: str | BudgetLimits) -> str | dict[str, Any]:
+    return budget if isinstance(budget, str) else budget.model_dump()
+
+
+def road_command(
+    file: Annotated[Path, typer.Argument(metavar="ROAD", help="YAML, such as recipes/prune-and-deepen.yaml")],
+    data: Annotated[Path | None, typer.Option("--data", help="folder that the plans' paths begin in")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder; runs/NAME unless told otherwise")] = None,
+    cache: Annotated[Path | None, typer.Option("--cache", help="folder for indexes and a teacher's embeddings")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """Go a road: train, prune, deepen. Goes on where it was stopped."""
+
+    def run() -> None:
+        from rich.console import Console
+
+        from mobileface.files import use_cache
+
+        road, plans = read_road(file, data)
+        use_cache(cache)
+        made = go(road, plans, out or Path("runs") / road.name, Console(soft_wrap=True, markup=False, emoji=False))
+        print(f"run: {made}; to judge and export it: mobileface make {made}/plan.yaml --out {made}")
+
+    raise typer.Exit(guarded(run, debug, goes_on=True))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(road_command)
+    return exit_code(lambda: app(args=argv, prog_name="python -m search.road"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

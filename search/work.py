@@ -1,0 +1,188 @@
+"""One worker of a search: it asks the study for the next network, scores it, and tells, until the search is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+
+from mobileface.arch import Arch
+from mobileface.errors import InputError, NonFiniteError
+from mobileface.files import locked, remove
+from search.budget import Budget, judge
+from search.evolve import evolution, genes_in, hopeless, suggest
+from search.sampling import Sampler
+from search.space import Space, key
+from search.study import held_folder, here, open_study, reachable, tally
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+AGAINST = ("flops", "size", "ms")
+
+
+class Score(Protocol):
+    """A score of networks, see `search.score`: higher is better."""
+
+    def __call__(self, arch: Arch, folder: Path, judged: Callable[[int, float], object]) -> float:
+        """The score of `arch`, which may be trained in `folder`; `judged` may end that."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched, and how. Plain data, for the processes that work on it.
+
+    against: the cost that the score is held against, one of AGAINST. trials: how many networks in all.
+    storage: address of a database, None for a journal in `out`. opened: opens the score.
+    settings: what makes two searches one study, beside space, budget, cost and seed: kind and plan of the score.
+    """
+
+    space: Space
+    budget: Budget
+    against: str
+    trials: int
+    seed: int
+    out: Path
+    storage: str | None
+    opened: Callable[[Console], Score]
+    settings: dict[str, Any]
+
+    def study(self) -> optuna.Study:
+        """The study, opened or begun. See `open_study`."""
+        about = {
+            "space": self.space.name,
+            "genes": [[gene.name, list(gene.choices)] for gene in self.space.genes],
+            "budget": dataclasses.asdict(self.budget),
+            "against": self.against,
+            "seed": self.seed,
+        }
+        return open_study(self.storage, self.out, {**about, **self.settings})
+
+    def cost(self, arch: Arch) -> float:
+        """FLOPs by the budget's rule, MiB or milliseconds."""
+        verdict = judge(arch, self.budget)
+        flops = "macs" if self.budget.rule == "macs" else "flops_lfrc"
+        return float(verdict[{"flops": flops, "size": "size_mib", "ms": "ms"}[self.against]])
+
+    def folder(self, name: str) -> Path:
+        """Where the network of this key is trained."""
+        return self.out / "trials" / name[:8]
+
+    def arch_of(self, params: dict[str, Any]) -> Arch:
+        """The network of a trial, by Optuna's parameters."""
+        genes = genes_in(self.space, params)
+        assert genes is not None
+        return self.space.arch(genes)
+
+
+def work(search: Search, score: Score, said: Callable[[optuna.Study], None], parent: int | None = None) -> None:
+    """Run trials until as many as the search wants are begun; `said` hears of the study behind each.
+
+    parent: the process that has to be there, else the worker ends. Whatever else ends it, its trial is taken up again:
+    at once by another worker, or by the next one that is started.
+    """
+    worker = _Worker(search, Sampler(search.space, search.budget), score, search.study(), parent)
+    study = worker.study
+    study.sampler = evolution(search.space, worker.sampler, search.seed)
+    with reachable(search.storage):
+        while (now := tally(study.get_trials(deepcopy=False))).waiting or now.started < search.trials:
+            _go_on(parent)
+            with ExitStack() as worker.held:
+                study.optimize(worker.score_one, n_trials=1, catch=(NonFiniteError,))
+            said(study)
+
+
+@dataclass
+class _Worker:
+    """held: what the trial holds; it is let go when the study knows how the trial ended."""
+
+    search: Search
+    sampler: Sampler
+    score: Score
+    study: optuna.Study
+    parent: int | None
+    held: ExitStack = field(default_factory=ExitStack)
+
+    def score_one(self, trial: optuna.Trial) -> tuple[float, float]:
+        """(score, cost) of the trial's network. Raises TrialPruned, NonFiniteError, whatever the score raises."""
+        import optuna
+
+        search = self.search
+        if not self.sampler.fits(genes := suggest(search.space, trial)):
+            raise optuna.TrialPruned("lost while it was drawn, and drawn to its end when the search stood elsewhere")
+        arch = search.space.arch(genes)
+        name, cost = key(arch), search.cost(arch)
+        try:
+            self.held.enter_context(locked(held_folder(search.out, name)))
+        except InputError:
+            raise optuna.TrialPruned("another worker has the same network") from None
+        for attribute, value in {"key": name, "arch": arch.name, "cost": cost, "where": here(search.out)}.items():
+            trial.set_user_attr(attribute, value)
+        if (known := _ended(self.study, trial, name)) is not None:
+            return _same(trial, known, cost)
+        try:
+            found = self.score(arch, search.folder(name), partial(self._judged, trial, cost))
+            if not math.isfinite(found):
+                raise NonFiniteError(f"its score is {found}")
+            return found, cost
+        except optuna.TrialPruned:
+            remove(search.folder(name) / "checkpoints")  # hundreds of them fill a disk
+            raise
+        except NonFiniteError as error:
+            trial.set_user_attr("failed", str(error))
+            raise
+
+    def _judged(self, trial: optuna.Trial, cost: float, images: int, auc: float) -> None:
+        """A rung: TrialPruned where it is the last one."""
+        import optuna
+
+        _go_on(self.parent)
+        trial.set_user_attr("rungs", {**trial.user_attrs.get("rungs", {}), str(images): auc})
+        if hopeless(auc, cost, _at_rung(self.study, trial.number, str(images))):
+            raise optuna.TrialPruned
+
+
+def _go_on(parent: int | None) -> None:
+    """KeyboardInterrupt where the process that started this one was killed: nobody would hear of what it finds."""
+    if parent is not None and os.getppid() != parent:
+        raise KeyboardInterrupt
+
+
+def _ended(study: optuna.Study, trial: optuna.Trial, name: str) -> FrozenTrial | None:
+    """The trial that has settled what the network of this key is worth, if there is one."""
+    for other in study.get_trials(deepcopy=False):
+        settled = other.state.name in ("COMPLETE", "PRUNED") or "failed" in other.user_attrs
+        if settled and other.number != trial.number and other.user_attrs.get("key") == name:
+            return other
+    return None
+
+
+def _same(trial: optuna.Trial, known: FrozenTrial, cost: float) -> tuple[float, float]:
+    """End as the trial of the same network did."""
+    import optuna
+
+    trial.set_user_attr("same_as", known.number)
+    if known.state.name == "PRUNED":
+        raise optuna.TrialPruned
+    if "failed" in known.user_attrs:
+        trial.set_user_attr("failed", known.user_attrs["failed"])
+        raise NonFiniteError(known.user_attrs["failed"])
+    return known.values[0], cost
+
+
+def _at_rung(study: optuna.Study, number: int, images: str) -> list[tuple[float, float]]:
+    """(held-out AUC, cost) of the other trials that have reached a rung; those that were lost are begun again."""
+    return [
+        (trial.user_attrs["rungs"][images], trial.user_attrs["cost"])
+        for trial in study.get_trials(deepcopy=False)
+        if trial.number != number and trial.state.name != "FAIL" and images in trial.user_attrs.get("rungs", {})
+    ]
