@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tracemalloc
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from mobileface import unionfind
 from mobileface.errors import InputError
-from mobileface.unionfind import UnionFind, by_size, components
+from mobileface.unionfind import SMALL, UnionFind, by_size, components, components_of_each
 
 Units = NDArray[np.float32]
 
@@ -118,10 +119,103 @@ def test_components_are_those_of_a_graph_search(
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 130))
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 def test_the_block_does_not_matter(seed: int, block: int) -> None:
     units = people(np.random.default_rng(seed), 120, 20, 8, 0.4)
     assert components(units, 0.6, block).tolist() == components(units, 0.6).tolist()
+
+
+def graph_components(joined: NDArray[np.bool_]) -> list[int]:
+    """Components of an adjacency matrix, by powers of it."""
+    reach = joined | np.eye(len(joined), dtype=bool)
+    while not np.array_equal(further := (reach.astype(np.float32) @ reach) > 0, reach):
+        reach = further
+    first = reach.argmax(axis=1)
+    return np.unique(first, return_inverse=True)[1].tolist()
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([7, 50, 1000]), st.floats(0.0, 0.4))
+@settings(deadline=None, max_examples=12)
+def test_a_threshold_nearer_to_cosines_than_float32_can_tell(seed: int, block: int, shift: float) -> None:
+    """Pairs of rows that share one cosine but for 1e-8: which of them are joined only float64 can say."""
+    rng = np.random.default_rng(seed)
+    pairs = 24
+    low, high = rng.normal(size=(2, pairs, 3))
+    turn = np.arccos(0.5 + shift + rng.uniform(-1e-8, 1e-8, pairs))  # pair p lies in a plane of its own
+    units = np.zeros((2 * pairs, 3 * pairs))
+    for p in range(pairs):
+        basis = np.linalg.qr(np.stack([low[p], high[p]], axis=1))[0].T
+        units[2 * p, 3 * p : 3 * p + 3] = basis[0]
+        units[2 * p + 1, 3 * p : 3 * p + 3] = math.cos(turn[p]) * basis[0] + math.sin(turn[p]) * basis[1]
+    own = np.einsum("pd,pd->p", units[::2], units[1::2])
+    threshold = float(np.median(own))
+    expected = graph_components(units @ units.T >= threshold - 1e-15)
+    clear = np.abs(own - threshold) > 1e-14  # of the others the last bit decides
+    for found in (components(units, threshold, block), components_of_each(units, np.array([0, len(units)]), threshold)):
+        joined = found[::2] == found[1::2]
+        wanted = np.array(expected[::2]) == np.array(expected[1::2])
+        assert joined[clear].tolist() == wanted[clear].tolist()
+    assert 0 < (own[clear] >= threshold).sum() < clear.sum()  # some are, some are not
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(0, 12), max_size=12),
+    st.floats(0.05, 1.0),
+    st.floats(-0.5, 0.99),
+)
+@settings(deadline=None, max_examples=60)
+def test_each_set_is_grouped_as_if_it_were_alone(seed: int, sizes: list[int], noise: float, threshold: float) -> None:
+    starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+    units = people(np.random.default_rng(seed), int(starts[-1]), 3, 5, noise)
+    found = components_of_each(units, starts, threshold)
+    for first, last in itertools.pairwise(starts):
+        assert found[first:last].tolist() == slow_components(units[first:last], threshold)
+
+
+@pytest.mark.parametrize("count", [2, 64, SMALL, SMALL + 1])
+def test_a_long_chain_in_a_set(count: int) -> None:
+    """Each row is similar to its neighbours only, in an order that hides it."""
+    angle = np.radians(160.0 * np.random.default_rng(count).permutation(count) / count)
+    chain = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    step = math.cos(math.radians(160.0 * 1.5 / count))
+    both = np.concatenate([chain, chain, chain[:1]])
+    starts = np.array([0, count, count, 2 * count, 2 * count + 1])
+    assert components_of_each(both, starts, step).tolist() == [0] * (2 * count + 1)
+    apart = math.cos(math.radians(160.0 * 0.5 / count))
+    assert components_of_each(both, starts, apart).tolist() == [*range(count), *range(count), 0]
+
+
+def test_many_sets_are_looked_at_in_bounded_memory() -> None:
+    units = people(np.random.default_rng(4), 64 * 600, 600, 16, 0.5)
+    starts = np.arange(601) * 64
+    tracemalloc.start()
+    found = components_of_each(units, starts, 0.5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2**20  # the cosines of all sets: 10 MB, their rows again 2.5 MB
+    chosen = slice(64 * 599, 64 * 600)
+    assert found[chosen].tolist() == components(units[chosen], 0.5).tolist()
+
+
+@pytest.mark.parametrize("starts", [[], [0], [0, 2], [1, 3], [0, 2, 1, 3], [0, 3, 4]])
+def test_starts_that_do_not_cut_the_rows(starts: list[int]) -> None:
+    with pytest.raises(InputError, match=r"starts do not cut 3 rows into sets"):
+        components_of_each(np.eye(3), np.array(starts, np.int64))
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 9), max_size=9))
+@settings(deadline=None, max_examples=40)
+def test_sizes_of_each_set_are_ranked_by_themselves(seed: int, sizes: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+    number = np.concatenate([np.empty(0, np.int64), *(unionfind._numbered(rng.integers(0, 4, n)) for n in sizes)])
+    quality = rng.integers(1, 3, len(number)).astype(np.float32)  # many ties
+    found = by_size(number, quality, starts)
+    for first, last in itertools.pairwise(starts):
+        own, norms = number[first:last], quality[first:last]
+        order = sorted(set(own), key=lambda n: (-(own == n).sum(), -norms[own == n].mean(), n))
+        assert found[first:last].tolist() == [order.index(n) for n in own]
 
 
 @pytest.mark.parametrize("block", [1, 3, 100])

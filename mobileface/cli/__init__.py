@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import sys
 from pathlib import Path
@@ -13,26 +12,20 @@ import typer
 
 from export.arguments import repeated
 from mobileface.cli.data import data_app
-from mobileface.cli.evaluation import resolutions
+from mobileface.cli.evaluation import evaluate, resolutions
 from mobileface.cli.options import (
     Cache,
-    Color,
     DataRoot,
     Debug,
-    Json,
-    Layout,
-    Mean,
     Out,
     Overrides,
-    PairRoot,
     Recipe,
     RunFolder,
-    Scale,
-    Std,
-    given_contract,
     new_console,
 )
-from mobileface.errors import CheckFailed, InputError, exit_code, guarded, visible
+from mobileface.cli.scale import score
+from mobileface.cli.video import clean
+from mobileface.errors import exit_code, guarded, visible
 
 app = typer.Typer(
     add_completion=False,
@@ -87,38 +80,10 @@ def _on_every_rank(function: str, made: str, arguments: tuple[Any, ...], cache: 
     raise typer.Exit(guarded(run, debug, goes_on=True))
 
 
-@app.command()
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="run folder, .onnx, .tflite or .mlpackage")],
-    on: Annotated[list[str], typer.Option("--on", help="lfw, xqlfw, sllfw, cfp-fp, cfp-fp:9-10, a .bin, a pairs.txt")],
-    data: PairRoot = Path("."),
-    scale: Scale = None,
-    mean: Mean = None,
-    std: Std = None,
-    layout: Layout = None,
-    color: Color = None,
-    flip: Annotated[str | None, typer.Option(help="sum: add the mirrored image's embedding; none")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="threads of the runtime; all unless told")] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="exit code 1 below this accuracy (0..1)")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="folder to write SET.json and the worst pairs to")] = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Judge a run or an exported file on pairs of faces: 10-fold accuracy, TAR at FAR, EER, AUC."""
-
-    def run() -> None:
-        if min_accuracy is not None and not 0 <= min_accuracy <= 1:
-            raise InputError(f"--min-accuracy is {min_accuracy:g}, wanted 0..1")
-        contract, given = given_contract(model, scale, mean, std, layout, color, flip)
-        results = _evaluate(model, on, data, contract, given.get("flip"), threads, out, as_json)
-        low = [r for r in results if min_accuracy is not None and r["accuracy"] < min_accuracy]
-        if low:
-            raise CheckFailed(f"{low[0]['set']}: accuracy {low[0]['accuracy']:.4f}, asked for {min_accuracy}")
-
-    raise typer.Exit(guarded(run, debug))
-
-
+app.command()(evaluate)
 app.command()(resolutions)
+app.command()(score)
+app.command()(clean)
 
 
 @app.command()
@@ -198,39 +163,6 @@ def understand(
         print(f"page: {page}")
 
     raise typer.Exit(guarded(run, debug))
-
-
-def _evaluate(
-    model: Path,
-    on: list[str],
-    data: Path,
-    contract: Any,
-    flip: str | None,
-    threads: int | None,
-    out: Path | None,
-    as_json: bool,
-) -> list[dict[str, Any]]:
-    """Open, judge, print, and keep the results in the run folder (or in `out`)."""
-    from mobileface.data.pairs import open_pairs
-    from mobileface.embedders.opening import open_embedder
-    from mobileface.evaluation import verification
-
-    embedder = open_embedder(model, contract, threads)
-    folder = out or (model / "evaluation" if model.is_dir() and model.suffix != ".mlpackage" else None)
-    pair_sets = [open_pairs(spec, data) for spec in on]
-    if folder is not None:
-        verification.check_names(pair_sets, "--on")
-    results = []
-    for pair_set in pair_sets:
-        found = verification.evaluate(embedder, pair_set, flip)
-        results.append(found.result)
-        if folder is not None:
-            verification.write_verification(found, folder)
-        if not as_json:
-            print(visible(verification.summary(found.result)))
-    if as_json:
-        print(json.dumps(results[0] if len(results) == 1 else {"results": results}))
-    return results
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,16 +6,15 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobileface.data.cfp import read_cfp_pairs
 from mobileface.data.images import MAX_BYTES
+from mobileface.data.known_pairs import SETS, first_folder, images_in, packed_at
 from mobileface.data.lfw import Pair, read_lfw_pairs
-from mobileface.data.sllfw import read_sllfw_pairs
 from mobileface.data.verification_bin import read_bin
 from mobileface.errors import InputError, nearest
 
@@ -77,19 +76,13 @@ class PairSet:
 def open_pairs(spec: str, data_root: Path) -> PairSet:
     """Open a pair set by name or path.
 
-    `spec` is a name in SETS (its folder lies in `data_root`), a path to a .bin file, or a path to a list in
-    LFW's format whose images lie in its folder; a path may also be relative to `data_root`. `:9-10` or `:1,3`
-    behind it keeps only these folds, counted from 1. Raises InputError for an unknown name, a bad list or
-    missing images.
+    `spec` is a name in SETS (its folder lies in `data_root`, or InsightFace's .bin of it, which is taken where the list
+    is not there), a path to a .bin file, or a path to a list in LFW's format whose images lie in its folder; a path may
+    also be relative to `data_root`. `:9-10` or `:1,3` behind it keeps only these folds, counted from 1. Raises
+    InputError for an unknown name, a bad list or missing images.
     """
     base, folds = _split_folds(spec)
-    if base in SETS:
-        folder, read = SETS[base]
-        if not (data_root / folder).is_dir():
-            raise InputError(f"{data_root / folder}: not found, wanted {base}; --data says where {folder}/ lies")
-        pair_set = _from_files(base, _images_in(data_root / folder), read(data_root / folder))
-    else:
-        pair_set = _open_path(base, data_root)
+    pair_set = _open_known(base, data_root) if base in SETS else _open_path(base, data_root)
     return pair_set if folds is None else select_folds(pair_set, folds, spec)
 
 
@@ -127,31 +120,15 @@ def contiguous_folds(pairs: int, folds: int = BIN_FOLDS) -> NDArray[np.int64]:
     return np.repeat(np.arange(folds, dtype=np.int64), sizes)
 
 
-def _read_lfw(folder: Path, name: str = "pairs.txt") -> list[Pair]:
-    return read_lfw_pairs(folder / name)
-
-
-def _read_sllfw(folder: Path) -> list[Pair]:
-    return read_sllfw_pairs(folder / "pair_SLLFW.txt")
-
-
-XQLFW_CROPS = "xqlfw_aligned_112"  # what the archive of XQLFW's aligned crops unpacks to
-
-
-def _images_in(folder: Path) -> Path:
-    """Where a set's images lie: in its folder, or in the one that XQLFW ships its crops in."""
-    return folder / XQLFW_CROPS if (folder / XQLFW_CROPS).is_dir() else folder
-
-
-# name -> (folder under the data root, reader of its official pair list)
-SETS: dict[str, tuple[str, Callable[[Path], list[Pair]]]] = {
-    "lfw": ("lfw", _read_lfw),
-    "cfp-fp": ("cfp", partial(read_cfp_pairs, views="FP")),
-    "cfp-ff": ("cfp", partial(read_cfp_pairs, views="FF")),
-    # Cross-Quality LFW (martlgap.github.io/xqlfw): 10 folds of 300 and 300 in LFW's format, images of two qualities
-    "xqlfw": ("xqlfw", partial(_read_lfw, name="xqlfw_pairs.txt")),
-    "sllfw": ("lfw", _read_sllfw),
-}
+def _open_known(name: str, data_root: Path) -> PairSet:
+    known = SETS[name]
+    folder = data_root / known.folder
+    packed = packed_at(known, data_root)
+    if packed and not (folder / known.listed).exists():
+        return replace(_from_bin(packed), name=name)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not found, wanted {name}; --data says where {known.folder}/ lies")
+    return _from_files(name, images_in(folder), known.read(folder), known.who)
 
 
 def _open_path(base: str, data_root: Path) -> PairSet:
@@ -166,7 +143,7 @@ def _open_path(base: str, data_root: Path) -> PairSet:
     if path.suffix == ".bin":
         return _from_bin(path)
     name = path.absolute().parent.name if path.name == "pairs.txt" else path.stem
-    return _from_files(name, path.parent, read_lfw_pairs(path))
+    return _from_files(name, path.parent, read_lfw_pairs(path), first_folder)
 
 
 def _split_folds(spec: str) -> tuple[str, list[int] | None]:
@@ -183,15 +160,15 @@ def _split_folds(spec: str) -> tuple[str, list[int] | None]:
     return match[1], sorted(folds)
 
 
-def _from_files(name: str, folder: Path, pairs: list[Pair]) -> PairSet:
-    """A set of image files; whose they are says the first folder of their path."""
+def _from_files(name: str, folder: Path, pairs: list[Pair], who: Callable[[str], str] | None) -> PairSet:
+    """A set of image files; `who` says whose they are from their path, None that it is not known."""
     keys = sorted({image for pair in pairs for image in pair[:2]})
     paths = tuple(folder / key for key in keys)
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise InputError(f"{missing[0]}: not found; {name} misses {len(missing)} of its {len(paths)} images")
     index = {key: i for i, key in enumerate(keys)}
-    people = [key.split("/", 1)[0] for key in keys]
+    people = None if who is None else np.unique([who(key) for key in keys], return_inverse=True)[1].astype(np.int64)
     return PairSet(
         name=name,
         images=paths,
@@ -200,7 +177,7 @@ def _from_files(name: str, folder: Path, pairs: list[Pair]) -> PairSet:
         second=np.array([index[pair[1]] for pair in pairs], np.int64),
         same=np.array([pair[2] for pair in pairs], np.bool_),
         fold=np.array([pair[3] for pair in pairs], np.int64),
-        identity=np.unique(people, return_inverse=True)[1].astype(np.int64),
+        identity=people,
     )
 
 

@@ -99,7 +99,8 @@ def read_run(run: Path) -> RunFiles:
 
 
 def read_evaluations(folder: Path, formats: list[str]) -> tuple[dict[str, dict[str, Json]], dict[str, Json]]:
-    """SET.json, SET.FORMAT.json and SET.worst.json of `folder`, as RunFiles keeps them."""
+    """SET.json, SET.FORMAT.json and SET.worst.json of `folder`, as RunFiles keeps them. Of pairs of images
+    only: searches and templates have a page of their own (`evaluate --on all`)."""
     results: dict[str, dict[str, Json]] = {}
     worst: dict[str, Json] = {}
     for path in json_files(folder):
@@ -108,8 +109,8 @@ def read_evaluations(folder: Path, formats: list[str]) -> tuple[dict[str, dict[s
             worst[base] = read_json(path)
         elif base and last in formats:
             results.setdefault(base, {})[last] = read_json(path)
-        else:
-            results.setdefault(path.stem, {})["network"] = read_json(path)
+        elif not {"parts", "fusion"} & (found := read_json(path)).keys():
+            results.setdefault(path.stem, {})["network"] = found
     return results, worst
 
 

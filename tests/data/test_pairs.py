@@ -157,7 +157,9 @@ def test_a_folder_without_its_list(tmp_path: Path) -> None:
 def test_every_known_set_without_its_folder_is_named(tmp_path: Path) -> None:
     assert SETS
     for name in SETS:
-        with pytest.raises(InputError, match=f"not found, wanted {name}; --data says where (lfw|cfp|xqlfw)/ lies"):
+        with pytest.raises(
+            InputError, match=f"not found, wanted {name}; --data says where (lfw|cfp|xqlfw|agedb|calfw|cplfw)/ lies"
+        ):
             open_pairs(name, tmp_path)
 
 

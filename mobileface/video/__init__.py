@@ -1,0 +1,1 @@
+"""Faces in videos: frames in, one feature for each video out, frames that do not belong to it named."""

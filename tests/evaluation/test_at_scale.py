@@ -1,0 +1,276 @@
+"""TAR over all pairs against the full matrix of scores: ties, strangers, precisions, blocks, samples, resuming."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mobileface.data.features import write_features
+from mobileface.errors import CheckFailed, InputError
+from mobileface.evaluation import at_scale, at_scale_count
+from mobileface.evaluation.at_scale import Settings, score_at_scale, summary
+from mobileface.evaluation.at_scale_count import PRECISIONS, exact_scores, screening_error
+from mobileface.evaluation.at_scale_windows import Sample
+
+Rows = np.ndarray
+FARS = "0.3,1e-2,1e-3,1e-4,1e-7"
+
+
+def write(folder: Path, name: str, rows: Rows, person: Sequence[int]) -> tuple[Path, Path]:
+    folder.mkdir(exist_ok=True)
+    write_features(folder / f"{name}.bin", [rows.astype(np.float32)], *rows.shape)
+    (folder / f"{name}.txt").write_text("".join(f"{'distractor' if p < 0 else p}\n" for p in person))
+    return folder / f"{name}.bin", folder / f"{name}.txt"
+
+
+def people(count: int, dim: int, seed: int) -> tuple[Rows, Rows]:
+    """Noisy rows of 100 people, a tenth strangers; some rows are copies, of the same person and of others."""
+    draw = np.random.default_rng(seed)
+    person = draw.integers(0, 100, count)
+    rows = np.random.default_rng(7).normal(size=(100, dim))[person] + draw.normal(size=(count, dim))
+    rows[7::50] = rows[6::50][: len(rows[7::50])] * 3
+    person[::10] = -1
+    return rows.astype(np.float32), person
+
+
+def signs(count: int, dim: int, seed: int) -> tuple[Rows, Rows]:
+    """Rows of +1 and -1: with 4^n columns every score is a whole number divided by `dim`, in any precision."""
+    draw = np.random.default_rng(seed)
+    return draw.choice([-1.0, 1.0], (count, dim)), draw.integers(-1, 3, count)
+
+
+def brute(sides: list[tuple[Rows, Rows]], fars: str) -> dict[str, tuple[float, int, int]]:
+    """(refused score, impostor, genuine pairs above it): every pair's score in one matrix, sorted."""
+    units = []
+    for rows, _ in sides:
+        rows = rows.astype(np.float32).astype(np.float64)
+        units.append((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32).astype(np.float64))
+    scores = units[0] @ units[-1].T
+    mates = (sides[0][1][:, None] == sides[-1][1]) & (sides[0][1][:, None] >= 0)
+    pairs = np.triu(np.ones(scores.shape, bool), 1) if len(sides) == 1 else np.ones(scores.shape, bool)
+    impostors, genuine = np.sort(scores[pairs & ~mates])[::-1], scores[pairs & mates]
+    found = {}
+    for far in fars.split(","):
+        refused = float(impostors[math.floor(float(far) * len(impostors) + 1e-9)])
+        above = refused + 1e-13  # another order of sums moves the last digits of a tie
+        found[far] = (refused, int((impostors > above).sum()), int((genuine > above).sum()))
+    return found
+
+
+def rows_of(result: dict[str, Any]) -> dict[str, tuple[float, int, int]]:
+    return {r["far"]: (r["refused"], r["accepted_impostors"], r["accepted_genuine"]) for r in result["rows"]}
+
+
+def same(found: dict[str, tuple[float, int, int]], wanted: dict[str, tuple[float, int, int]]) -> None:
+    for far in wanted:
+        assert found[far][1:] == wanted[far][1:], far
+        assert found[far][0] == pytest.approx(wanted[far][0], abs=1e-12)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[Path, Path]], dict[str, tuple[float, int, int]]]:
+    """Two files of different lengths, and the answer."""
+    folder, sides = tmp_path_factory.mktemp("two"), [people(1500, 50, 1), people(2100, 50, 2)]
+    return [write(folder, f"side{n}", *side) for n, side in enumerate(sides)], brute(sides, FARS)
+
+
+def scored(files: list[tuple[Path, Path]], fars: str = FARS, **more: Any) -> dict[str, Any]:
+    options = Settings(**{name: more.pop(name) for name in list(more) if name in ("memory_mib", "precision")})
+    gallery = files[1][0] if len(files) > 1 else None
+    return score_at_scale(files[0][0], gallery, [labels for _, labels in files], fars, options, **more)
+
+
+@pytest.mark.parametrize("precision", ["auto", *PRECISIONS])
+@pytest.mark.parametrize("block", [10**6, 400])
+def test_two_files_are_the_full_matrix(two: Any, precision: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, wanted = two
+    monkeypatch.setattr(at_scale, "MAX_BLOCK", block)
+    monkeypatch.setattr(at_scale, "PRODUCT", 512 if block > 400 else 96)
+    result = scored(files, precision=precision)
+    same(rows_of(result), wanted)
+    assert (result["pairs"], result["impostors"] + result["genuine"]) == (1500 * 2100, 1500 * 2100)
+    assert result["tar"] == {far: row[2] / result["genuine"] for far, row in wanted.items()}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_one_file_with_itself(tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pair once, no row with itself."""
+    rows, person = people(1300, 64, 3)
+    files = [write(tmp_path, "all", rows, person)]
+    for block, product in ((10**6, 300), (700, 128)):
+        monkeypatch.setattr(at_scale, "MAX_BLOCK", block)
+        monkeypatch.setattr(at_scale, "PRODUCT", product)
+        result = scored(files, precision=precision)
+        same(rows_of(result), brute([(rows, person)], FARS))
+        assert (result["pairs"], result["gallery"]) == (1300 * 1299 // 2, None)
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(0, 10**6), st.integers(2, 40), st.integers(2, 40), st.sampled_from([4, 16, 64]),
+    st.sampled_from(list(PRECISIONS)), st.booleans(), st.sampled_from(["0.5,0.1", "0.25,0.05,1e-9"]),
+)  # fmt: skip
+def test_ties_are_counted_as_whole_numbers(
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int, count: int, others: int, dim: int, precision: str, alone: bool, fars: str,
+) -> None:  # fmt: skip
+    """Scores are whole numbers here: counted in Python's integers, equal to the last bit."""
+    sides = [signs(count, dim, seed), signs(others, dim, seed + 1)][: 1 if alone else 2]
+    pairs = [
+        (int(a @ b), bool(p == q >= 0))
+        for i, (a, p) in enumerate(zip(*sides[0], strict=True))
+        for j, (b, q) in enumerate(zip(*sides[-1], strict=True))
+        if not alone or i < j
+    ]
+    genuine, impostors = ([score for score, mated in pairs if mated is kind] for kind in (True, False))
+    folder = tmp_path_factory.mktemp("ties")
+    files = [write(folder, f"side{n}", *side) for n, side in enumerate(sides)]
+    if not genuine or not impostors:
+        with pytest.raises(InputError, match="wanted genuine and impostor pairs"):
+            scored(files, fars)
+        return
+    result = scored(files, fars, precision=precision)
+    for row in result["rows"]:
+        refused = sorted(impostors)[::-1][int(float(row["far"]) * len(impostors) + 1e-9)]
+        assert row["refused"] == refused / dim
+        assert row["accepted_impostors"] == sum(score > refused for score in impostors) <= row["allowed"]
+        assert row["accepted_genuine"] == sum(score > refused for score in genuine)
+        assert row["threshold"] == np.nextafter(refused / dim, 2)
+
+
+@pytest.mark.parametrize("sample", [[], [0.99] * 3000, [-0.99] * 3000, [0.2] * 3000])
+def test_a_wrong_sample_costs_passes_and_nothing_else(
+    two: Any, sample: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, wanted = two
+    wrong = Sample(np.array(sample, np.float32), 1500 * 2100)
+    monkeypatch.setattr(at_scale, "draw_sample", lambda *arguments: wrong)
+    result = scored(files, precision="fp32")
+    same(rows_of(result), wanted)
+    assert len(result["screened_by"]) > 1
+
+
+def test_few_kept_scores_are_enough(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the scores of a window are too many to be kept they are counted in bins; the next pass looks into one."""
+    files, wanted = two
+    task = at_scale._next_task
+    monkeypatch.setattr(at_scale, "_next_task", lambda *a: replace(task(*a), most=3))
+    result = scored(files)
+    same(rows_of(result), wanted)
+    assert len(result["screened_by"]) > 2
+
+
+def test_workers_take_blocks_side_by_side(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, wanted = two
+    monkeypatch.setattr(Settings, "workers", 3)
+    threads = torch.get_num_threads()
+    same(rows_of(scored(files)), wanted)
+    assert torch.get_num_threads() == threads
+
+
+def test_exact_scores_follow_their_rule() -> None:
+    draw = np.random.default_rng(0)
+    first, second = draw.normal(size=(2, 5000, 30)).astype(np.float32)
+    found = exact_scores(first, second)
+    for n in (0, 1, 2047, 2048, 4999):
+        total = 0.0
+        for a, b in zip(first[n].tolist(), second[n].tolist(), strict=True):
+            total += a * b
+        assert found[n] == total
+    np.testing.assert_array_equal(found, exact_scores(second, first))
+    np.testing.assert_array_equal(found[77:78], exact_scores(first[77:78], second[77:78]))
+
+
+@pytest.mark.parametrize("dim", [1, 64, 282, 512])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_no_product_errs_by_more_than_its_bound(dim: int, precision: str) -> None:
+    """Random rows, rows of one sign, and rows whose numbers lie in the middle between two of bf16."""
+    draw = np.random.default_rng(dim)
+    rows = draw.normal(size=(240, dim))
+    rows[80:160] = np.abs(rows[80:160])
+    rows[160:] = (1 + 2.0**-8 * (1 + 2 * draw.integers(0, 3, (80, dim)))) * 2.0 ** draw.integers(-3, 0, (80, dim))
+    units = torch.nn.functional.normalize(torch.from_numpy(rows)).float()
+    product = units.to(PRECISIONS[precision]) @ units.to(PRECISIONS[precision]).T
+    first, second = (index.reshape(-1) for index in np.indices((240, 240)))
+    wanted = exact_scores(units.numpy()[first], units.numpy()[second]).reshape(240, 240)
+    errors = np.abs(product.double().numpy() - wanted)
+    assert errors.max() <= screening_error(precision, dim)
+    assert screening_error(precision, dim) < {"bf16": 8e-3, "fp32": 1e-4, "fp64": 1e-12}[precision]
+
+
+def test_a_device_that_errs_is_found_out(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(at_scale_count, "screening_error", lambda precision, dim: 1e-7)
+    with pytest.raises(CheckFailed, match=r"a bf16 product errs by 0\.00\d+; wanted at most 1e-07"):
+        scored(two[0], precision="bf16")
+
+
+def test_it_goes_on_where_it_was_stopped(
+    two: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    files, wanted = two
+    monkeypatch.setattr(at_scale, "MAX_BLOCK", 400)
+    monkeypatch.setattr(Settings, "workers", 1)  # one after the other
+    count, done = at_scale.count_block, []
+
+    def counted(pairs: Any, rows: range, *more: Any) -> Any:
+        if len(done) == stop:
+            raise KeyboardInterrupt
+        done.append(rows.start)
+        return count(pairs, rows, *more)
+
+    monkeypatch.setattr(at_scale, "count_block", counted)
+    stop = 3
+    with pytest.raises(KeyboardInterrupt):
+        scored(files, "1e-3,1e-7", out=tmp_path / "out", precision="fp32")
+    assert done == [0, 375, 750]
+    damaged = tmp_path / "out" / "pass-0" / "block-1.counts"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    stop = 99
+    result = scored(files, "1e-3,1e-7", out=tmp_path / "out", memory_mib=64)  # other settings make no difference
+    assert done == [0, 375, 750, 375, 1125]
+    assert [record.message for record in caplog.records] == [f"{damaged}: damaged, counted anew"]
+    same(rows_of(result), {far: wanted[far] for far in ("1e-3", "1e-7")})
+    assert json.loads((tmp_path / "out" / "scores.json").read_text()) == result
+    assert rows_of(scored(files, "1e-3,1e-7", out=tmp_path / "out")) == rows_of(result)
+    assert len(done) == 5
+
+
+def test_counts_of_other_inputs_are_refused(two: Any, tmp_path: Path) -> None:
+    files, _ = two
+    scored(files, "1e-3", out=tmp_path)
+    with pytest.raises(InputError, match=r"holds counts of other inputs \(fars differs\); wanted another --out"):
+        scored(files, "1e-4", out=tmp_path)
+    with pytest.raises(InputError, match=r"other inputs \(probe_sha256 differs\)"):
+        scored(files[::-1], "1e-3", out=tmp_path)
+    (tmp_path / "inputs.json").write_text("[")
+    with pytest.raises(InputError, match=r"other inputs \(inputs\.json differs\)"):
+        scored(files, "1e-3", out=tmp_path)
+
+
+def test_a_damaged_task_is_named(two: Any, tmp_path: Path) -> None:
+    scored(two[0], "1e-3", out=tmp_path)
+    (tmp_path / "pass-0" / "task.json").write_text('{"windows": [{"what": 1}]}')
+    with pytest.raises(InputError, match=r"task\.json: is damaged; remove the folder"):
+        scored(two[0], "1e-3", out=tmp_path)
+
+
+def test_the_summary_tells_the_counts(two: Any) -> None:
+    files, wanted = two
+    result = scored(files, "1e-3")
+    first, second = summary(result)
+    assert first.startswith(f"3,150,000 pairs, {result['genuine']:,} genuine; 50-d; screened in ")
+    assert second == (
+        f"TAR {wanted['1e-3'][2] / result['genuine']:.6f} at FAR 1e-3: {wanted['1e-3'][2]:,} genuine and "
+        f"{wanted['1e-3'][1]:,} impostor pairs (allowed {result['rows'][0]['allowed']:,}) above "
+        f"{result['rows'][0]['refused']:.7f}"
+    )
