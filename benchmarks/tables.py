@@ -29,6 +29,10 @@ def speed(results: Callable[[str], Result | None]) -> list[list[str]]:
         rows.append(["`python -m search.budget lfrc-step5`, wall", f"{found['wall_s']['median']:.2f} s", "under 0.4 s"])
         rate = f"{found['candidates_per_s']:,.0f} a second"
         rows.append(["architectures costed on one core", rate, "10,000 a second"])
+    if found := results("space_speed"):
+        seconds = found["median_of_passes"]["draw_s"]["wall"]
+        shown = f"{found['distinct']:,} networks of `{found['space']}` drawn within {found['budget']}, one core"
+        rows.append([shown, f"{seconds:.2f} s", "under 1 s"])
     if found := results("rec_open"):
         seconds = statistics.median(run["seconds"] for run in found["cached"])
         memory = max(run["rss_growth_once_labels_are_read_mb"] for run in found["cached"])
