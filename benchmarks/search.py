@@ -5,7 +5,7 @@
 `python -m search.run small` looks for the best network of at most 40 MFLOPs (lfrc rule) by 40 short trainings with a
 teacher (recipes/search-distill.yaml). Its winner is then trained by the same recipe on 12,000 images, and so are
 MobileFaceNet and the steps 0 to 5 of the progressive paper's Table 2, with and without SE ("step 5, SE" is lfrc-step5),
-each at three fifths of its depth and as wide as the same budget allows. Judged on LFW. "Beyond the spread": the winner's
+each at three fifths of its depth and as wide as the budget allows. Judged on LFW. "Beyond the spread": the winner's
 mean is further above the other's than both deviations over seeds together.
 
 42 trainings, one thread each, as many at a time as there are cores: about 100 minutes on two cores. What is in DIR is
