@@ -90,27 +90,29 @@ class Embeddings:
 
 def sweep(tracks: list[Track], raws: list[Units]) -> dict[str, Any]:
     """Rows by threshold of each method, plain averaging first, and the seconds that the grouping took."""
-    people = np.unique([track.person for track in tracks], return_inverse=True)[1].astype(np.int64)
-    rows = [_row(tracks, raws, people, None, None)]
-    found: dict[str, Any] = {"videos": len(tracks), "frames": sum(map(len, raws)), "no cleaning": rows[0]}
+    units = [raw / np.linalg.norm(raw, axis=1, keepdims=True) for raw in raws]
+    found: dict[str, Any] = {"videos": len(tracks), "frames": sum(map(len, raws))}
+    found["no cleaning"] = _row(tracks, raws, None, [np.zeros(len(raw), np.int64) for raw in raws])
     for name, method in METHODS.items():
-        began = time.process_time()
-        found[name] = [_row(tracks, raws, people, threshold, method) for threshold in THRESHOLDS]
-        found[name + " seconds"] = round(time.process_time() - began, 2)
+        seconds, found[name] = 0.0, []
+        for threshold in THRESHOLDS:
+            began = time.process_time()
+            numbers = [method(own, threshold) for own in units]
+            seconds += time.process_time() - began
+            found[name].append(_row(tracks, raws, threshold, numbers))
+        found[name + " seconds"] = round(seconds, 3)
         print(name, *table([found["no cleaning"], *found[name]]), sep="\n", flush=True)
     return found
 
 
 def _row(
-    tracks: list[Track], raws: list[Units], people: NDArray[np.int64], threshold: float | None, method: Method | None
+    tracks: list[Track], raws: list[Units], threshold: float | None, numbers: list[NDArray[np.int64]]
 ) -> dict[str, Any]:
+    people = np.unique([track.person for track in tracks], return_inverse=True)[1].astype(np.int64)
     row = Row(threshold)
-    for track, raw in zip(tracks, raws, strict=True):
+    for track, raw, grouped in zip(tracks, raws, numbers, strict=True):
         quality = np.linalg.norm(raw, axis=1)
-        units = raw / quality[:, None]
-        number = np.zeros(len(raw), np.int64)
-        if method is not None and threshold is not None:
-            number = by_size(method(units, threshold), quality)
+        units, number = raw / quality[:, None], by_size(grouped, quality)
         feature = aggregate(units, number == 0, np.array([0, len(raw)]))
         row.take(Cleaned(number, quality, units @ feature[0], feature), track.marks, True)
     return row.result(people)

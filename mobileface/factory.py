@@ -6,13 +6,11 @@ With `cli`, the only file of this package that imports `search` and `export`.
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from export.formats import WEB, label, require
@@ -30,7 +28,7 @@ from mobileface.evaluation.verification import check_names, evaluate, file_name,
 from mobileface.files import sha256, write_json
 from mobileface.training.plan import Export, Plan, read_plan
 from mobileface.training.sources import data_root, write_synthetic_once
-from mobileface.training.whole import find_plan_arch, now, train_run
+from mobileface.training.whole import find_plan_arch, load_plan, now, train_run
 from search.budget import find_budget, judge, per_stage, require_fits
 
 
@@ -62,12 +60,6 @@ def make(recipe: Path, data: Path | None, out: Path | None, overrides: list[str]
 def train_recipe(recipe: Path, data: Path | None, out: Path | None, overrides: list[str], console: Console) -> Path:
     """Only the training; returns the run folder."""
     return train_plan(load_plan(recipe, data, overrides), out, console)
-
-
-def load_plan(recipe: Path, data: Path | None, overrides: list[str]) -> Plan:
-    """The recipe with `--data` and `--set` in it."""
-    root = [] if data is None else [f"data.root={yaml.safe_dump(os.fspath(data), width=math.inf)}"]
-    return read_plan(recipe, [*overrides, *root])
 
 
 def check_stations(plan: Plan, console: Console) -> None:

@@ -15,7 +15,9 @@ from mobileface.models.network import Network
 
 
 def deeper(arch: SEMobileFaceNet, row: int, blocks: int) -> SEMobileFaceNet:
-    """The architecture with so many blocks more at the end of a row, as wide inside as the row's last block.
+    """The architecture with so many blocks more at the end of a row, as wide inside as the row's widest block.
+
+    (After a pruning the last one is often the thinnest.)
 
     row: from 0; -1 is the last one, of the smallest maps.
     """
@@ -25,7 +27,7 @@ def deeper(arch: SEMobileFaceNet, row: int, blocks: int) -> SEMobileFaceNet:
             f"row is {row}; {arch.name} has {len(rows)} rows, wanted 0 to {len(rows) - 1}, or -1 for the last"
         )
     old = rows[row]
-    hidden = old.hidden if isinstance(old.hidden, int) else old.hidden + old.hidden[-1:] * blocks
+    hidden = old.hidden if isinstance(old.hidden, int) else old.hidden + (max(old.hidden),) * blocks
     rows[row] = replace(old, hidden=hidden, depth=old.depth + blocks)
     return replace(arch, stages=tuple(rows))
 

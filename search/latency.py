@@ -22,7 +22,7 @@ TABLES = ("onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8")  # those that 
 FOLDER = Path(__file__).parent / "latency_tables"
 MAX_TABLE_BYTES = 1 << 20
 LANES = 16  # float32 values in the widest vector register: channels are computed in such groups
-EVEN = 4  # channels; runtimes have no fast depthwise convolution of any other multiple (measured: twice to three times)
+EVEN = 4  # channels; for any other multiple runtimes have but a slow depthwise convolution (a kind of its own)
 
 # Kinds of work, and what one unit of each is; "uneven" comes on top of the depthwise convolution.
 DEPTHWISE = tuple(f"depthwise {k}x{k} / {s}" for k in (3, 5) for s in (1, 2))

@@ -40,7 +40,7 @@ def write_page(search: Search, trials: Sequence[FrozenTrial]) -> Path:
 
 def render(search: Search, trials: list[FrozenTrial]) -> str:
     """The page as text."""
-    best = search.arch_of(front(trials)[-1].params)
+    best, peer = search.arch_of(front(trials)[-1].params), ZOO[PEER]
     source = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     return (
         template("macros.html")
@@ -54,8 +54,9 @@ def render(search: Search, trials: list[FrozenTrial]) -> str:
             unit=unit_of(search)[1],
             best=best.name,
             peer=PEER,
-            rows=[*compared(best, ZOO[PEER]), {"name": "total", "rows": [whole(best), whole(ZOO[PEER])]}],
-            shares=shares(best, ZOO[PEER]),
+            activations=[getattr(arch, "activation", text.NONE) for arch in (best, peer)],
+            rows=[*compared(best, peer), {"name": "total", "rows": [whole(best), whole(peer)]}],
+            shares=shares(best, peer),
             how=how(search),
         )
     )
@@ -234,6 +235,7 @@ def how(search: Search) -> list[tuple[str, str]]:
         ("space", search.space.name),
         ("budget", f"{budget.name}: at most {', '.join(limits) or 'anything'}"),
         ("score", str(search.settings.get("score", "given"))),
+        ("recipe", f"{search.settings.get('plan', {}).get('name', text.NONE)}, {search.images:,} images"),
         ("against", search.against),
         ("seed", str(search.seed)),
     ]

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from mobileface.arch import Arch, SEMobileFaceNet, load_arch
 from mobileface.errors import InputError, exit_code, guarded
 from search.budget import BUDGETS, Budget, find_budget, judge, per_stage, require_fits
 from search.cost import RULES, cost
-from search.prune_channels import require_reachable, towards
+from search.prune_channels import require_prunable, towards
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +38,8 @@ TASK = "prune.json"
 def prune_run(run: Path, budget: Budget, steps: int, plan: Plan, out: Path, console: Console) -> Path:
     """Prune in steps of equal ratios, each followed by a training; returns the last one's run folder, out/STEPS.
 
-    Step k lies in out/k; out/k-start is what its training begins with. Steps that are done are not made again.
+    Step k lies in out/k; out/k-start is what its training begins with. Steps that are done are not made again, and a
+    step whose training has saved nothing yet is pruned anew: what stopped it may have been what the plan says.
     plan: its `start` is a word for the run, and a teacher of the same word is the run itself, unpruned. Every step
     trains its first phase, the last step all of them.
     """
@@ -47,19 +47,18 @@ def prune_run(run: Path, budget: Budget, steps: int, plan: Plan, out: Path, cons
     from mobileface.files import locked
     from mobileface.training.loop import finished_facts
     from mobileface.training.whole import plan_faces, train_run
-    from search.prune_graph import check_family, prune, write_network
+    from search.prune_graph import check_family, check_packages, prune, write_network
 
+    check_packages()
     whole = check_family(load_arch(run / "arch.json"))
-    require_reachable(whole, budget)
-    if judge(whole, budget)["fits"]:
-        raise InputError(f"{run}: {whole.name} is within the budget {budget.name}; wanted a network to prune")
+    require_prunable(whole, budget)
     with locked(out):
-        _same_task(run, budget, steps, plan, out)
+        _same_task(run, budget, steps, out)
         faces = plan_faces(plan, console)
         auc, before, folder = None, whole, run
         for step in range(1, steps + 1):
             previous, folder, begun = folder, out / str(step), out / f"{step}-start"
-            if not begun.exists():
+            if not has_begun(folder):
                 auc = _held_out_auc(plan, faces, load_network(previous)) if step == 1 else auc
                 target = towards(whole, budget, step / steps)
                 with console.status(f"step {step} of {steps}: pruning"):
@@ -77,6 +76,11 @@ def prune_run(run: Path, budget: Budget, steps: int, plan: Plan, out: Path, cons
             console.print(f"step {step} of {steps}: {_costs(before, arch)}, {_aucs(auc, first, last)}", highlight=False)
             auc, before = last, arch
     return folder
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a training has saved anything there."""
+    return (folder / "checkpoints").exists() or (folder / "model.safetensors").exists()
 
 
 def verdict(arch: Arch, budget: Budget | None) -> dict[str, Any]:
@@ -101,17 +105,19 @@ def begun_from(plan: Plan, run: Path, begun: Path) -> Plan:
     return plan.model_copy(update={"start": os.fspath(begun), "teacher": teacher})
 
 
-def _same_task(run: Path, budget: Budget, steps: int, plan: Plan, out: Path) -> None:
-    """Note what `out` is for; InputError where it is for something else."""
+def _same_task(run: Path, budget: Budget, steps: int, out: Path) -> None:
+    """Note what `out` is for; InputError where something else was begun there. Each step's training checks the plan."""
     from mobileface.files import sha256, write_json
 
-    weights = sha256(run / "model.safetensors")
-    task = {"run": weights, "budget": asdict(budget), "steps": steps, "plan": yaml.safe_load(plan.to_yaml())}
-    if (out / TASK).exists():
-        there = json.loads((out / TASK).read_text(encoding="utf-8"))
-        if other := [key for key in task if there.get(key) != task[key]]:
+    task = {"run": sha256(run / "model.safetensors"), "budget": asdict(budget), "steps": steps}
+    if has_begun(out / "1") and (out / TASK).exists():
+        try:
+            there = json.loads((out / TASK).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{out / TASK}: is not JSON ({error}); give another --out") from None
+        if other := [key for key in task if not isinstance(there, dict) or there.get(key) != task[key]]:
             raise InputError(f"{out}: holds a pruning with another {other[0]}; give another --out")
-    elif [path for path in out.iterdir() if not path.name.startswith(".")]:
+    elif not (out / TASK).exists() and [path for path in out.iterdir() if not path.name.startswith(".")]:
         raise InputError(f"{out}: is not empty and holds no {TASK}; give another --out")
     else:
         write_json(out / TASK, task)
@@ -194,11 +200,15 @@ def prune_command(
         from rich.console import Console
 
         from mobileface.files import use_cache
+        from mobileface.training.whole import load_plan
 
         limits = Budget("custom", rule, max_flops, max_size_mib, None, max_ms, latency)
         if bool(budget) == limits.limited():
             raise InputError("wanted one of --budget NAME, or limits: --max-flops, --max-size-mib, --max-ms")
-        plan = read_recipe(recipe, data, overrides or [])
+        if budget and find_budget(budget).rule != rule:
+            other = find_budget(budget).rule
+            raise InputError(f"--rule {rule} and --budget {budget}, which counts by {other}; leave --rule out")
+        plan = load_plan(recipe, data, overrides or [])
         if plan.start is None:
             raise InputError(f"{recipe}: has arch; wanted start, a word that stands for the network to prune")
         use_cache(cache)
@@ -208,13 +218,6 @@ def prune_command(
         print(f"run: {made}; to judge and export it: mobileface make {made}/plan.yaml --out {made}")
 
     raise typer.Exit(guarded(run, debug, goes_on=True))
-
-
-def read_recipe(recipe: Path, data: Path | None, overrides: list[str]) -> Plan:
-    """The recipe with `--data` and `--set` in it."""
-    from mobileface.training.plan import read_plan
-
-    return read_plan(recipe, [*overrides, *([] if data is None else [f"data.root={json.dumps(os.fspath(data))}"])])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mobileface.arch import SEMobileFaceNet
-from mobileface.errors import CheckFailed
-from search.budget import Budget, require_fits
+from mobileface.errors import CheckFailed, InputError
+from search.budget import Budget, judge, require_fits
 from search.cost import cost
 from search.latency import find_table
 
@@ -71,6 +71,13 @@ def require_reachable(arch: SEMobileFaceNet, budget: Budget, multiple: int = MUL
     _require_least(resized(arch, least), budget, multiple)
 
 
+def require_prunable(arch: SEMobileFaceNet, budget: Budget) -> None:
+    """CheckFailed for a budget out of reach, InputError for one that holds already."""
+    require_reachable(arch, budget)
+    if judge(arch, budget)["fits"]:
+        raise InputError(f"{arch.name} is within the budget {budget.name}; wanted a network to prune")
+
+
 def towards(arch: SEMobileFaceNet, budget: Budget, share: float) -> Budget:
     """The budget that lies between the network, share 0, and the budget, 1, by equal ratios; no limit is lower."""
     loads = measure(budget)(arch)
@@ -108,19 +115,31 @@ def fit(arch: SEMobileFaceNet, groups: Iterable[Group], budget: Budget, multiple
         return None
 
     fitting, loads, taken = arch, loads_of(arch), []
-    waiting = [(0.0, number) for number in range(len(groups))]  # by least prices: they rise while channels go
+    least = dict.fromkeys(range(len(groups)), 0.0)  # prices: they rise while channels of other groups go
+    waiting = [(price, number) for number, price in least.items()]
+    barred: set[int] = set()  # whose next multiple would make a residual connection: that may change
     while max(loads.values(), default=0) > 1:
         if not waiting:
             _require_least(fitting, budget, multiple)
-        _, number = heapq.heappop(waiting)
-        if (found := cut(number)) is None:
+        price, number = heapq.heappop(waiting)
+        if price != least[number]:
             continue
+        found, following = cut(number), (kept[number] - 1) // multiple * multiple
+        if following and (found is None or found[1] < following):
+            barred.add(number)
+        if found is None:
+            continue
+        least[number] = found[0]
         heapq.heappush(waiting, (found[0], number))
         if waiting[0] < (found[0], number):
             continue
         taken.append((number, kept[number]))
         _, kept[number], fitting = found
         loads = loads_of(fitting)
+        for again in {number, *barred}:
+            least[again] = 0.0
+            heapq.heappush(waiting, (0.0, again))
+        barred.clear()
     for number, before in reversed(taken):
         larger = with_(number, before)
         if larger is not None and max(loads_of(larger).values()) <= 1:
@@ -146,7 +165,7 @@ def _require_least(least: SEMobileFaceNet, budget: Budget, multiple: int) -> Non
     try:
         require_fits(least, budget)
     except CheckFailed as error:
-        floor = f"pruning leaves {multiple} channels everywhere, and the embedding as it is"
+        floor = f"pruning leaves at least {multiple} channels everywhere, and the embedding as it is"
         raise CheckFailed(f"{error}; that is the least: {floor}") from None
 
 

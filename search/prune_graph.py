@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ def prune(
     return pruned, rebuilt.eval()
 
 
+def check_packages() -> None:
+    """InputError where torch-pruning is not installed."""
+    if find_spec("torch_pruning") is None:
+        raise InputError("torch-pruning is missing, wanted: pip install 'mobileface[search]'")
+
+
 def check_family(arch: Arch) -> SEMobileFaceNet:
     """The architecture as it is. InputError unless it is an SE-MobileFaceNet: others have no widths by block."""
     if not isinstance(arch, SEMobileFaceNet):
@@ -76,7 +83,8 @@ def _sense(network: nn.Module, pixels: Tensor, generator: torch.Generator) -> No
 
     That is the diagonal of J^T J, the Hessian of half the squared distance to what the network gives now (Optimal
     Brain Damage, LeCun et al. 1989; the distillation's own loss has no gradient here), by Hutchinson's estimate: random
-    directions, another for each image, so that those of a batch do not mix in the mean.
+    directions, another for each image, so that those of a batch do not mix in the mean. A channel counts by the sum of
+    that times the squared weight; torch-pruning leaves a depthwise convolution to the batch norm behind it.
     """
     sums = {parameter: torch.zeros_like(parameter) for parameter in network.parameters()}
     for batch in pixels.split(BATCH):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from pydantic import Field, ValidationError, model_validator
 
-from mobileface.arch import load_arch
+from mobileface.arch import Arch, load_arch
 from mobileface.errors import InputError, exit_code, guarded
 from mobileface.plain_yaml import read_yaml
 from mobileface.training.plan import MAX_PLAN_BYTES, BudgetLimits, Plan, parse_plan
@@ -22,12 +22,14 @@ from mobileface.training.plan_errors import explain
 from mobileface.training.plan_phases import wrapped
 from mobileface.training.plan_table import Positive, Table
 from search.budget import Budget, find_budget, require_fits
-from search.prune import begun_from, prune_run, verdict, with_budget
+from search.prune import begun_from, has_begun, prune_run, verdict, with_budget
+from search.prune_channels import require_prunable, require_reachable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 BEFORE = "before"  # the word for the step before, where a plan wants a run
+FIRST = ("arch", "start")  # keys of the first step's plan
 
 
 class Train(Table):
@@ -76,6 +78,16 @@ class Road(Table):
             raise ValueError(f"steps.0: is {self.steps[0].kind}; wanted train, with the plan's arch or start")
         return self
 
+    @model_validator(mode="after")
+    def _plans_hold_their_own(self) -> Road:
+        """What would be replaced is not given."""
+        steps = [(f"steps.{number}.plan", step.plan, number > 0) for number, step in enumerate(self.steps)]
+        for where, plan, later in [("plan", self.plan, True), *steps]:
+            if given := plan.keys() & {"name", "budget", *(FIRST if later else ())}:
+                ours = "the road has name and budget, the plan of steps.0 arch or start"
+                raise ValueError(f"{where}: has {min(given)}; {ours}")
+        return self
+
 
 def read_road(path: Path, data: Path | None) -> tuple[Road, list[Plan]]:
     """A road from YAML and the plan of each step, `--data` in them. InputError that names step and key."""
@@ -97,11 +109,13 @@ def read_road(path: Path, data: Path | None) -> tuple[Road, list[Plan]]:
 def go(road: Road, plans: list[Plan], out: Path, console: Console) -> Path:
     """Make all steps, each in a folder of `out`; returns the last one's run folder. What is done is not made again.
 
-    CheckFailed before a training, behind the last pruning, of a network that is over the road's budget.
+    CheckFailed before a training, behind the last pruning, of a network that is over the road's budget; what is known
+    of that, and of rows and prunings, before the first one.
     """
     from mobileface.training.whole import find_plan_arch, train_run
 
     limits, run = find_budget(_plain(road.budget)), out
+    _look_ahead(road, find_plan_arch(plans[0]), limits)
     pruned = max((number for number, step in enumerate(road.steps) if isinstance(step, Prune)), default=-1)
     for number, (step, plan) in enumerate(zip(road.steps, plans, strict=True)):
         folder = out / f"{number + 1}-{step.kind}"
@@ -119,6 +133,26 @@ def go(road: Road, plans: list[Plan], out: Path, console: Console) -> Path:
     return run
 
 
+def _look_ahead(road: Road, arch: Arch, limits: Budget) -> None:
+    """Refuse now what would be refused behind trainings; how wide a pruning leaves the network is not known."""
+    from search.deepen import deeper
+    from search.prune_graph import check_family, check_packages
+
+    known = True
+    for step in road.steps:
+        if isinstance(step, Deepen):
+            arch = deeper(check_family(arch), step.row, step.blocks)
+        elif isinstance(step, Prune):
+            check_packages()
+            check = require_prunable if known else require_reachable
+            check(check_family(arch), find_budget(_plain(step.budget)))
+            known = False
+    if known:
+        require_fits(arch, limits)
+    else:
+        require_reachable(check_family(arch), limits)
+
+
 def _deepened(run: Path, step: Deepen, budget: Budget | None, folder: Path, seed: int) -> Path:
     """The deeper network, from which the step's training begins."""
     from mobileface.embedders.network import load_network
@@ -126,11 +160,14 @@ def _deepened(run: Path, step: Deepen, budget: Budget | None, folder: Path, seed
     from search.prune_graph import check_family, write_network
 
     begun = folder.with_name(f"{folder.name}-start")
-    if not begun.exists():
-        arch = check_family(load_arch(run / "arch.json"))
-        named = replace(arch, name=f"{arch.name[:80]}-deeper")
-        verdict(deeper(named, step.row, step.blocks), budget)
+    arch = check_family(load_arch(run / "arch.json"))
+    named = replace(arch, name=f"{arch.name[:80]}-deeper")
+    wanted = deeper(named, step.row, step.blocks)
+    if not has_begun(folder):
+        verdict(wanted, budget)
         write_network(begun, *deepen(load_network(run), named, step.row, step.blocks, seed))
+    elif load_arch(begun / "arch.json") != wanted:
+        raise InputError(f"{folder}: holds another deepening; give another --out")
     return begun
 
 
@@ -144,7 +181,7 @@ def _plan(road: Road, number: int, data: Path | None, source: str) -> Plan:
         except ValueError as error:
             raise InputError(f"{source}: phases: {error}") from None
     if number:
-        given = {key: value for key, value in given.items() if key != "arch"} | {"start": BEFORE}
+        given["start"] = BEFORE
     if data is not None and isinstance(given.get("data"), dict):
         given["data"] = {**given["data"], "root": os.fspath(data)}
     return parse_plan(given, source)

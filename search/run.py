@@ -6,18 +6,21 @@ command goes on where it was stopped; with more --trials it goes further.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
 import sys
 from contextlib import ExitStack
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
 
 from mobileface.errors import INTERRUPTED, CheckFailed, InputError, exit_code, guarded, nearest
 from mobileface.files import locked
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from search.work import Search
 
 RECIPE = Path("recipes/search-small.yaml")
+STOPS = (signal.SIGINT, signal.SIGTERM)
 LOOK_S = 2.0  # how often the study is looked at while others work on it
 
 
@@ -40,11 +44,11 @@ def search_for(search: Search, workers: int, console: Console) -> Path:
     With several workers each is a process of its own. CheckFailed if one was killed and its trial is left.
     """
     from search.found import Watch, write_found
-    from search.study import JOURNAL, take_up
+    from search.study import JOURNAL, reachable, take_up
     from search.work import work
 
     score = search.opened(console)  # what is wrong with the data is said before anything is begun
-    with ExitStack() as held:
+    with reachable(search.storage), ExitStack() as held:
         search.out.mkdir(parents=True, exist_ok=True)
         if search.storage is None:
             held.enter_context(locked(search.out))  # a journal is for one command; a database for many
@@ -78,15 +82,18 @@ def _work_in_processes(search: Search, study: optuna.Study, watch: Any, workers:
         for number in range(1, workers + 1)
     ]
     killed = 0
-    for process in running:
-        process.start()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a cluster ends a job: like Ctrl-C
+    resource_tracker.ensure_running()  # it unblocks the signals that we block now
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # a worker inherits it and hears of them when it can say so
     try:
+        for process in running:
+            process.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         with console.status("") as status:
             while running:
                 wait([process.sentinel for process in running], LOOK_S)
                 ended = [process for process in running if process.exitcode is not None]
-                running = [process for process in running if process.exitcode is None]
+                running = [process for process in running if process not in ended]
                 for process in ended:
                     killed += _was_killed(process, console)
                 if killed:
@@ -95,10 +102,12 @@ def _work_in_processes(search: Search, study: optuna.Study, watch: Any, workers:
                 status.update(watch.in_words())
     finally:
         signal.signal(signal.SIGTERM, before)
-        for process in running:
-            if process.pid is not None and process.exitcode is None:
-                os.kill(process.pid, signal.SIGINT)
-        for process in running:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        begun = {process.pid: process for process in running if process.pid is not None}
+        for pid, process in begun.items():
+            if process.exitcode is None:
+                os.kill(pid, signal.SIGINT)
+        for process in begun.values():
             process.join()
         watch.look()
     if killed and (left := search.trials - watch.tally().finished) > 0:
@@ -129,6 +138,8 @@ def _worker(search: Search, parent: int) -> None:
 
     def run() -> int:
         try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored behind a shell's `&`
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             work(search, search.opened(quiet), lambda study: None, parent)
         except KeyboardInterrupt:
             return INTERRUPTED
@@ -166,6 +177,7 @@ def plan_search(
         limits,
         against,
         trials,
+        sum(phase.images for phase in plan.phases),
         seed,
         opened=partial(open_score, score, plan),
         settings={"score": score, "plan": meant},
@@ -206,7 +218,7 @@ def report(
 
         from mobileface.training.plan import read_plan
 
-        root = [] if data is None else [f"data.root={os.fspath(data)!r}"]
+        root = [] if data is None else [f"data.root={yaml.safe_dump(os.fspath(data), width=math.inf)}"]
         plan = read_plan(recipe, [*(overrides or []), *root])
         where = {"out": out or Path("runs") / f"search-{Path(space).stem}", "storage": storage}
         search = plan_search(space, budget, plan, score, against, trials, seed, **where)

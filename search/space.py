@@ -188,7 +188,8 @@ def find_space(name: str) -> Space:
     if not (path.exists() or path.suffix in (".yaml", ".yml", ".json")):
         raise InputError(f"no space is called {name!r}{nearest(name, SPACES)}; known: {', '.join(SPACES)}, or a file")
     if not path.is_file():
-        raise InputError(f"{path}: no such file; wanted a space in YAML or JSON")
+        found = "is no file" if path.exists() else "no such file"
+        raise InputError(f"{path}: {found}; wanted a space in YAML or JSON")
     if path.stat().st_size > MAX_SPACE_BYTES:
         raise InputError(f"{path}: is larger than {MAX_SPACE_BYTES} bytes; not a space")
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 import time
 import warnings
@@ -102,7 +103,7 @@ def _database(url: str) -> optuna.storages.RDBStorage:
             {"poolclass": NullPool},  # no connection is held over the minutes of a training
             heartbeat_interval=HEARTBEAT_S,
             grace_period=GRACE_S,
-            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+            heartbeat_stale_trial_callback=_begin_again,
         )
         for _ in range(BEGINNERS):
             try:
@@ -119,7 +120,24 @@ def _journal(path: Path) -> optuna.storages.JournalStorage:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
+    class Lock(JournalFileOpenLock):
+        def acquire(self) -> bool:
+            held = super().acquire()
+            mend(path)
+            return held
+
+    return JournalStorage(JournalFileBackend(str(path), Lock(str(path))))
+
+
+def mend(journal: Path) -> None:
+    """Cut off a last line that is not whole, of a write that a full disk or a kill broke off: what is written behind it
+    would make the whole journal unreadable. For who holds its lock."""
+    with journal.open("rb+") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        if file.read() not in (b"", b"\n"):
+            file.seek(0)
+            if whole := file.read().rfind(b"\n") + 1:  # a file without lines is none of ours
+                file.truncate(whole)
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -190,12 +208,8 @@ def take_up(study: optuna.Study, out: Path, alone: bool) -> int:
     Lost is what an error or Ctrl-C ended, and what is said to run in `out` while no process holds it. alone:
     nobody else works on this study, so whatever is said to run does not, unless a process holds it: InputError.
     """
-    import optuna
     from optuna.trial import TrialState
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        again = optuna.storages.RetryHeartbeatStaleTrialCallback()
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if _is_dead(trial, out, alone):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
@@ -203,8 +217,20 @@ def take_up(study: optuna.Study, out: Path, alone: bool) -> int:
     begun = {number for t in study.get_trials() for number in t.system_attrs.get("retry_history", [])}
     lost = [trial for trial in lost if trial.number not in begun]
     for trial in lost:
-        again(study, trial)
+        _begin_again(study, trial)
     return len(lost)
+
+
+def _begin_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Put a lost trial back in the queue. Not with where it ran: until a process holds its network, nobody may judge
+    by that whether it is lost again."""
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        again = optuna.storages.RetryHeartbeatStaleTrialCallback()
+    trial.user_attrs = {name: value for name, value in trial.user_attrs.items() if name != "where"}
+    again(study, trial)
 
 
 def _is_dead(trial: FrozenTrial, out: Path, alone: bool) -> bool:

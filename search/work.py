@@ -42,6 +42,7 @@ class Search:
     """What is searched, and how. Plain data, for the processes that work on it.
 
     against: the cost that the score is held against, one of AGAINST. trials: how many networks in all.
+    images: of a whole training; what has seen them is scored, however hopeless.
     storage: address of a database, None for a journal in `out`. opened: opens the score.
     settings: what makes two searches one study, beside space, budget, cost and seed: kind and plan of the score.
     """
@@ -50,6 +51,7 @@ class Search:
     budget: Budget
     against: str
     trials: int
+    images: int
     seed: int
     out: Path
     storage: str | None
@@ -142,12 +144,12 @@ class _Worker:
             raise
 
     def _judged(self, trial: optuna.Trial, cost: float, images: int, auc: float) -> None:
-        """A rung: TrialPruned where it is the last one."""
+        """A rung: TrialPruned where the trial ends. Not behind the last image: it would save nothing."""
         import optuna
 
         _go_on(self.parent)
         trial.set_user_attr("rungs", {**trial.user_attrs.get("rungs", {}), str(images): auc})
-        if hopeless(auc, cost, _at_rung(self.study, trial.number, str(images))):
+        if images < self.search.images and hopeless(auc, cost, _at_rung(self.study, trial.number, str(images))):
             raise optuna.TrialPruned
 
 

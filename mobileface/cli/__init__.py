@@ -12,6 +12,7 @@ import typer
 
 from export.arguments import repeated
 from mobileface.cli.data import data_app
+from mobileface.cli.embed import embed
 from mobileface.cli.evaluation import evaluate, resolutions
 from mobileface.cli.options import (
     Cache,
@@ -82,6 +83,7 @@ def _on_every_rank(function: str, made: str, arguments: tuple[Any, ...], cache: 
 
 app.command()(evaluate)
 app.command()(resolutions)
+app.command()(embed)
 app.command()(score)
 app.command()(clean)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,34 +89,55 @@ def _evaluate(
     embedder = open_embedder(model, contract, threads)
     is_run = model.is_dir() and model.suffix != ".mlpackage"
     folder = out or (model / "evaluation" if is_run else None)
+    everywhere = everything.ALL in on
+    place = out or (model if is_run else model.parent)
+    if folder is not None or everywhere:
+        _check_place(place)
     sets, absent = everything.open_sets(on, data)
     if limited and not any(isinstance(one, PairSet) for one in sets):
         raise InputError("--min-accuracy: only sets of pairs have an accuracy, wanted one of them")
     if folder is not None:
         everything.check_names(sets)
-    if not as_json:
-        for one in absent:
-            print(visible(f"{one.name}: {one.why}"))
+
+    def tell(one: everything.Absent) -> None:
+        if not as_json:
+            print(visible(f"{one.name}: {one.why}"), flush=True)
+
+    def failed(one: everything.Absent) -> None:
+        absent.append(one)
+        tell(one)
+
+    for one in absent:
+        tell(one)
 
     def done(result: dict[str, Any]) -> None:
         if not as_json:
             print("\n".join(map(visible, everything.summary(result))), flush=True)
 
     with new_console(not as_json).status("") as status:
-        results = everything.judge(embedder, sets, flip, fusion, folder, status.update, done)
-    if everything.ALL in on:
+        found = everything.judge(
+            embedder, sets, flip, fusion, folder, status.update, done, failed if everywhere else None
+        )
+    if everywhere:
         from mobileface.report.everything import write_everything
 
-        page = write_everything(
-            results, [(one.name, one.why) for one in absent], out or (model if is_run else model.parent)
-        )
+        page = write_everything(found, [(one.name, one.why) for one in absent], place)
         if not as_json:
             print(visible(f"page: {page}"))
     if as_json:
-        several = {"results": results, "absent": [{"set": one.name, "why": one.why} for one in absent]}
-        alone = len(results) == 1 and everything.ALL not in on
-        print(json.dumps(results[0] if alone else several if absent else {"results": results}))
-    return results
+        several = {"results": found, "absent": [{"set": one.name, "why": one.why} for one in absent]}
+        alone = len(found) == 1 and not everywhere
+        print(json.dumps(found[0] if alone else several if absent else {"results": found}))
+    if limited and not any("accuracy" in result for result in found):
+        raise InputError("--min-accuracy: no set of pairs could be judged, wanted one of them")
+    return found
+
+
+def _check_place(folder: Path) -> None:
+    """InputError where no file can be written to a folder that is there or is to be made: now, not after an hour."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise InputError(f"{there}: is no folder that can be written to, wanted one for the results (--out)")
 
 
 def resolutions(

@@ -71,17 +71,18 @@ def write_features(path: Path, rows: Iterable[Features], count: int, dim: int) -
 def check_features(features: Features, name: Path | str) -> NDArray[np.float64]:
     """(N,) the rows' lengths, by one rule: squares summed in float64 from the first column to the last.
 
-    Raises InputError that names the first row (from 0) with a NaN or an infinity, or all zero. Bounded memory.
+    A row of zeros has length 0: nothing was there to embed. Raises InputError that counts the rows with a NaN or an
+    infinity and names the first of them (from 0). Bounded memory.
     """
     lengths = np.empty(len(features))
     for start, block in blocks(features):
         squares = np.square(block, dtype=np.float64)
-        own = np.sqrt(np.add.accumulate(squares, axis=1)[:, -1])
-        if len(wrong := np.flatnonzero(~(np.isfinite(own) & (own > 0)))):
-            row = int(wrong[0])
-            fault = "is all zero, it has no direction" if own[row] == 0 else "holds a NaN or an infinity"
-            raise InputError(f"{name}: row {start + row} {fault}; wanted finite embeddings")
-        lengths[start : start + len(block)] = own
+        lengths[start : start + len(block)] = np.sqrt(np.add.accumulate(squares, axis=1)[:, -1])
+    if len(wrong := np.flatnonzero(~np.isfinite(lengths))):
+        raise InputError(
+            f"{name}: {len(wrong):,} of {len(lengths):,} rows hold a NaN or an infinity, the first: row {wrong[0]}; "
+            "wanted finite embeddings"
+        )
     return lengths
 
 

@@ -15,13 +15,16 @@ The files were not at hand: this was read in the public readers of them, which a
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobileface.data.faces import UNLABELLED
 from mobileface.data.image_files import ImageFiles, check_there
 from mobileface.data.searches import IdentificationSet, Members, Search
 from mobileface.errors import InputError
@@ -30,8 +33,11 @@ MAX_LIST_BYTES = 1 << 30  # the 15.7 million pairs of IJB-C are 0.25 GB
 MAX_LINE = 1 << 16  # characters
 GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
 POINTS = "name_5pts_score"
-# images and templates, from InsightFace's PR #1349 (IJB-B) and its evaluation's notes (IJB-C: images alone)
-OFFICIAL = {"ijbb": {"images": 227_630, "templates": 12_115, "pairs": 8_010_270}, "ijbc": {"images": 469_375}}
+# from InsightFace's PR #1349 (IJB-B); IJB-C's are the lines of the two lists, as public notes on them count
+OFFICIAL = {
+    "ijbb": {"images": 227_630, "templates": 12_115, "pairs": 8_010_270},
+    "ijbc": {"images": 469_375, "pairs": 15_658_489},
+}
 FPIRS = {"1e-2": 0.01, "1e-1": 0.1}
 
 
@@ -85,9 +91,15 @@ def _search(
     name: str, files: ImageFiles, members: Members, known: NDArray[np.int64], lists: list[NDArray[np.int64]]
 ) -> IdentificationSet:
     """lists: (2, n) templates and subjects of the two galleries and of the probes."""
-    identity = np.full(len(known), -1, np.int64)
+    identity = np.full(len(known), UNLABELLED, np.int64)
     for templates, subjects in lists:
-        identity[np.searchsorted(known, templates)] = subjects
+        places = np.searchsorted(known, templates)
+        twice = (identity[places] != UNLABELLED) & (identity[places] != subjects)
+        if twice.any():
+            raise InputError(
+                f"{files.folder.parent}: the lists of 1:N give template {templates[twice][0]} to two people"
+            )
+        identity[places] = subjects
     one, two, probes = (np.searchsorted(known, templates) for templates, _ in lists)
     return IdentificationSet(
         name=name,
@@ -98,18 +110,22 @@ def _search(
         members=members,
         joined=False,
         fpirs=FPIRS,
+        notes=("each gallery is searched alone, as NIST's protocol says; InsightFace's script searches both as one",),
     )
 
 
-def csv_rows(path: Path) -> Iterator[list[str]]:
-    """The rows of a .csv behind its header, one at a time. InputError for lines that are too long or no text."""
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(number of its line from 1, columns) of each row of a .csv behind its header, one at a time. InputError for lines
+    that are too long or no text, and for a first line that is no header: it would be lost."""
     if not path.is_file():
         raise InputError(f"{path}: not found, wanted a list with a header")
     with path.open(encoding="utf-8", newline="") as file:
         try:
-            rows = csv.reader(iter(lambda: file.readline(MAX_LINE), ""), strict=True)
-            next(rows, None)
-            yield from (row for row in rows if row)
+            rows = csv.reader((line for _, line in _lines(file, path)), strict=True)
+            header = next(rows, None) or [""]
+            if header[0].strip().isdigit() or "/" in header[0]:
+                raise InputError(f"{path}: line 1 begins with {header[0][:40]!r}, wanted a header")
+            yield from ((rows.line_num, row) for row in rows if row)
         except (csv.Error, UnicodeDecodeError) as error:
             raise InputError(f"{path}: no readable .csv ({error})") from None
 
@@ -125,7 +141,7 @@ def whole(text: str, where: str) -> int:
 def _read_subjects(path: Path) -> NDArray[np.int64]:
     """(2, n): templates, rising, and whose each is."""
     owner: dict[int, int] = {}
-    for number, row in enumerate(csv_rows(path), start=2):
+    for number, row in csv_rows(path):
         if len(row) < 2:
             raise InputError(f"{path}: line {number} has {len(row)} columns, wanted TEMPLATE_ID,SUBJECT_ID,…")
         template, subject = (whole(part, f"{path}: line {number}") for part in row[:2])
@@ -160,7 +176,8 @@ def _read_points(path: Path, keys: tuple[str, ...]) -> tuple[NDArray[np.float32]
                 f"{path}: line {number} is of {parts[0][:80]}, wanted {wanted}, as in the list of templates"
             )
         try:
-            found[count] = [float(part) for part in parts[1:]]
+            with np.errstate(over="ignore"):  # what is too large for float32 is not finite, and refused below
+                found[count] = [float(part) for part in parts[1:]]
         except ValueError:
             raise InputError(f"{path}: line {number} holds something else than numbers behind the name") from None
         count += 1
@@ -175,11 +192,19 @@ def _rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
     """(number from 1, its columns) of each line of a list whose columns are divided by spaces."""
     check_list(path)
     with path.open(encoding="utf-8", errors="backslashreplace") as file:
-        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), ""), start=1):
+        for number, line in _lines(file, path):
             if parts := line.split():
                 if len(parts) != columns:
                     raise InputError(f"{path}: line {number} has {len(parts)} columns, wanted {columns}")
                 yield number, parts
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, line) of each line, with its end. InputError for one that is longer than any honest one."""
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), ""), start=1):
+        if len(line) == MAX_LINE:
+            raise InputError(f"{path}: line {number} has {MAX_LINE} characters or more, wanted a list")
+        yield number, line
 
 
 def check_list(path: Path) -> None:
@@ -193,7 +218,8 @@ def _read_numbers(path: Path, columns: int) -> NDArray[np.int64]:
     """(columns, P) whole numbers, read by NumPy: the lists of pairs are long."""
     check_list(path)
     try:
-        found = np.loadtxt(path, np.int64, comments=None, ndmin=2, encoding="utf-8")
+        with warnings.catch_warnings(action="ignore"):  # that there is no data
+            found = np.loadtxt(path, np.int64, comments=None, ndmin=2, encoding="utf-8")
     except ValueError as error:
         raise InputError(f"{path}: wanted {columns} whole numbers a line ({str(error)[:120]})") from None
     if found.shape[1] != columns or not len(found):

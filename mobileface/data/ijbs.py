@@ -51,7 +51,7 @@ def read_ijbs(folder: Path) -> IdentificationSet:
 
     searches = []
     for name, (probe_list, gallery, one_each) in PROTOCOLS.items():
-        videos = [_source(row[0]) for row in csv_rows(lists / f"cs6_surveillance_to_{probe_list}_probe.csv")]
+        videos = [_source(row[0]) for _, row in csv_rows(lists / f"cs6_surveillance_to_{probe_list}_probe.csv")]
         probes: list[Template] = [
             (person, (video,)) for video in dict.fromkeys(videos) for person in sorted(seen[video])
         ]
@@ -61,7 +61,10 @@ def read_ijbs(folder: Path) -> IdentificationSet:
         one, two = map(numbers, entries)
         searches.append(Search(name, numbers(probes), (one, two)))
     pairs = [(image, t) for (person, names), t in number.items() for name in names for image in crops[person, name]]
-    image, template = np.array(pairs, np.int64).reshape(-1, 2).T
+    if not pairs:
+        raise InputError(f"{files.folder}: none of its {len(files)} crops is of a person and video that the lists name")
+    image, template = np.array(pairs, np.int64).T
+    unused = len(files) - len(np.unique(image))
     return IdentificationSet(
         name="ijbs",
         files=files,
@@ -71,7 +74,10 @@ def read_ijbs(folder: Path) -> IdentificationSet:
         members=Members(len(number), image, template),
         fpirs=FPIRS,
         counts={"images": len(files), "templates": len(number)},
-        notes=("the two galleries are one for the rates at a rank, and averaged for TPIR, as in public code",),
+        notes=(
+            "the two galleries are one for the rates at a rank, and averaged for TPIR, as in public code",
+            *([f"{unused:,} crops are in no template of these protocols"] if unused else []),
+        ),
     )
 
 
@@ -96,7 +102,7 @@ def _source(name: str) -> str:
 def _people_in_videos(path: Path) -> defaultdict[str, set[int]]:
     """Who is seen in each video. The file has a row for every face of every frame: it is read as a stream."""
     seen: defaultdict[str, set[int]] = defaultdict(set)
-    for number, row in enumerate(csv_rows(path), start=2):
+    for number, row in csv_rows(path):
         if len(row) < 2:
             raise InputError(f"{path}: line {number} has {len(row)} columns, wanted SUBJECT_ID,FILENAME,…")
         if row[1].startswith("videos"):
@@ -107,7 +113,7 @@ def _people_in_videos(path: Path) -> defaultdict[str, set[int]]:
 def _gallery(path: Path, one_each: bool) -> list[Template]:
     """A gallery's templates, in the order of its list."""
     names: defaultdict[int, list[str]] = defaultdict(list)
-    for number, row in enumerate(csv_rows(path), start=2):
+    for number, row in csv_rows(path):
         if len(row) < 3:
             raise InputError(f"{path}: line {number} has {len(row)} columns, wanted TEMPLATE_ID,SUBJECT_ID,FILENAME,…")
         names[whole(row[1], f"{path}: line {number}")].append(_source(row[2]))

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobileface.data.align import align
-from mobileface.data.faces import hash_names_and_sizes
 from mobileface.data.folder import SUFFIXES
 from mobileface.data.images import MAX_BYTES, BadImage, Image, decode
 from mobileface.data.photos import read_photo
@@ -43,11 +42,16 @@ class ImageFiles:
             raise BadImage(f"{path}: {error}") from None
 
     def fingerprint(self, *lists: NDArray[np.generic] | None) -> str:
-        """Hex SHA-256 over the files' names and sizes, their landmarks, and the lists that say what is compared."""
-        sizes = ((key, (self.folder / key).stat().st_size) for key in self.keys)
-        digest = hashlib.sha256(hash_names_and_sizes(sizes).encode())
+        """Hex SHA-256 over the files' names and sizes in their order (the lists hold indices of it), their landmarks,
+        and the lists that say what is compared."""
+        digest = hashlib.sha256()
+        for key in self.keys:
+            digest.update(f"{key}\t{(self.folder / key).stat().st_size}\n".encode("utf-8", "surrogateescape"))
         for values in (self.landmarks, *lists):
-            digest.update(b"none" if values is None else np.ascontiguousarray(values).tobytes())
+            if values is None:
+                digest.update(b"none\n")
+            else:
+                digest.update(f"{values.dtype.str} {values.shape}\n".encode() + np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()
 
 

@@ -2,16 +2,15 @@
 
 LFRC's trillion pairs (FAR 1e-8) and iQIYI-VID (all pairs of 203,848 videos at FAR 1e-4). The rule is that of
 `scores.tar_at_far`: a FAR may accept k = floor(FAR x impostors) impostor pairs; accepted is what scores higher than
-the (k+1)-th highest impostor pair. Where pairs tie with that one all of them are refused, so the FAR is kept.
+the (k+1)-th highest impostor pair. Where pairs tie with that one all of them are refused, so the FAR is kept. A pair
+with an empty row (of zeros: nothing could be embedded) is never accepted, and stays in every denominator.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import math
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.numpy
 import torch
-from numpy.typing import NDArray
 
 from mobileface.card import versions
 from mobileface.distributed import barrier, first_then_others, rank, world_size
@@ -38,10 +34,11 @@ from mobileface.evaluation.at_scale_count import (
     screening_error,
     true_products,
 )
+from mobileface.evaluation.at_scale_folder import check_folder, read_counts, read_task, write_counts
 from mobileface.evaluation.at_scale_pairs import Pairs, Side, open_pairs_at_scale
 from mobileface.evaluation.at_scale_windows import Found, Sample, Tally, Window, choose, conclude, joined
 from mobileface.evaluation.scores import allowed
-from mobileface.files import atomic_path, locked, write_json
+from mobileface.files import locked, write_json
 from mobileface.training.device import keep_freed_memory
 
 MAX_BLOCK = 32768  # probe rows of a unit of resuming
@@ -49,12 +46,10 @@ PRODUCT = 2048  # probe rows of one product: with a tile of the gallery its scor
 MIN_MEMORY_MIB = 64
 PASSES = 24  # each makes a window thousands of times narrower: one to three are enough
 AGAIN = 2000  # at most one of so many pairs is scored again: a tenth of the time
-DIGEST = hashlib.sha256().digest_size
+SHOWN = 20  # empty rows that are named
 RULE = "accepted is what scores above the (floor(FAR x impostors) + 1)-th highest impostor pair"
 
 Progress = Callable[[str], None]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,10 +76,10 @@ class Settings:
 
     @property
     def on(self) -> torch.device:
-        """The device that multiplies."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+        """The device that multiplies; of several GPUs this process's own, by its number: threads do not inherit it."""
+        if self.device == "cpu" or not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", torch.cuda.current_device())
 
 
 def score_at_scale(
@@ -112,15 +107,17 @@ def score_at_scale(
         if rank() == 0:
             stack.enter_context(locked(folder))
         pairs = open_pairs_at_scale(probe, gallery, labels)
+        highest = {far: allowed(value, pairs.impostors) for far, value in wanted.items()}
+        if max(highest.values()) >= pairs.scored:
+            raise InputError(f"{probe}: {pairs.scored:,} impostor pairs have no row of zeros; wanted more for this FAR")
         inputs = {"rule": RULE, **pairs.fingerprint, "fars": list(wanted)}
         with first_then_others() as first:
             if first:
-                _check_folder(folder, inputs)
+                check_folder(folder, inputs)
         stack.enter_context(true_products())
         if settings.on.type == "cpu":
             keep_freed_memory()
         began = time.perf_counter()
-        highest = {far: allowed(value, pairs.impostors) for far, value in wanted.items()}
         found, tasks = _search(pairs, sorted(set(highest.values())), settings, folder, progress or (lambda text: None))
         result = {
             "protocol": "TAR at FAR over all pairs",
@@ -156,6 +153,11 @@ def summary(result: dict[str, Any]) -> list[str]:
         f"{result['pairs']:,} pairs, {result['genuine']:,} genuine; {result['dim']}-d; screened in "
         f"{', '.join(result['screened_by'])}; {result['seconds']:.1f} s"
     ]
+    for side in filter(None, (result["probe"], result["gallery"])):
+        if empty := side["empty"]["count"]:
+            rows = ", ".join(map(str, side["empty"]["rows"]))
+            more = ", ..." if empty > len(side["empty"]["rows"]) else ""
+            lines.append(f"{side['name']}: {empty:,} rows are all zero ({rows}{more}); no pair with them is accepted")
     for row in result["rows"]:
         lines.append(
             f"TAR {row['tar']:.6f} at FAR {row['far']}: {row['accepted_genuine']:,} genuine and "
@@ -179,7 +181,13 @@ def _row(far: str, found: Found, most: int, pairs: Pairs) -> dict[str, Any]:
 
 def _described(pairs: Pairs) -> dict[str, Any]:
     def side(one: Side) -> dict[str, Any]:
-        return {"name": one.path.name, "rows": len(one.lengths), "strangers": int((one.person < 0).sum())}
+        empty = {"count": len(one.empty()), "rows": one.empty()[:SHOWN].tolist()}
+        return {
+            "name": one.path.name,
+            "rows": len(one.lengths),
+            "strangers": int((one.person < 0).sum()),
+            "empty": empty,
+        }
 
     return {
         "probe": side(pairs.probe),
@@ -206,7 +214,7 @@ def _search(
         with first_then_others() as first:
             if first and not (place / "task.json").is_file():
                 write_json(place / "task.json", asdict(_next_task(pairs, windows, sample, settings)))
-        tasks.append(_read_task(place / "task.json"))
+        tasks.append(read_task(place / "task.json"))
         for tally in _counted(pairs, tasks[-1], settings, place, progress):
             searched |= conclude(tally)
     return {k: state for k, state in searched.items() if isinstance(state, Found)}, tasks
@@ -233,12 +241,14 @@ def _counted(pairs: Pairs, task: Task, settings: Settings, place: Path, progress
     """The tallies of one pass over all pairs; ranks and workers share the blocks. What is there is not counted anew."""
     count = len(pairs.probe.lengths)
     blocks = [range(start, min(start + task.block, count)) for start in range(0, count, task.block)]
+    device = settings.on  # asked here: a worker's own current GPU is the first one
+    stopped = threading.Event()
     key = (place / "task.json").read_bytes() + (place.parent / "inputs.json").read_bytes()
 
     def work(number: int) -> None:
         path = place / f"block-{number}.counts"
-        if _read(path, key, task) is None:
-            _write(path, key, count_block(pairs, blocks[number], task, settings.on))
+        if read_counts(path, key, task) is None:
+            write_counts(path, key, count_block(pairs, blocks[number], task, device, stopped.is_set))
 
     own = range(rank(), len(blocks), world_size())
     pool = ThreadPoolExecutor(settings.workers, initializer=torch.set_num_threads, initargs=(1,))
@@ -246,71 +256,14 @@ def _counted(pairs: Pairs, task: Task, settings: Settings, place: Path, progress
         for done, _ in enumerate(pool.map(work, own)):
             progress(f"{place.name} ({task.precision}): {done + 1} of {len(own)} blocks")
     finally:
+        stopped.set()  # a block may take minutes
         pool.shutdown(cancel_futures=True)
     barrier()
     whole = [Tally(window, task.most) for window in task.windows]
     for number in range(len(blocks)):
         path = place / f"block-{number}.counts"
-        if (part := _read(path, key, task)) is None:
+        if (part := read_counts(path, key, task)) is None:
             raise InputError(f"{path}: another process took it away or damaged it; wanted the folder left alone")
         for tally, more in zip(whole, part, strict=True):
             tally.add(more)
     return whole
-
-
-def _write(path: Path, key: bytes, tallies: list[Tally]) -> None:
-    """The counts of a block of probes, behind a hash over them, the pass and the block's name."""
-    arrays: dict[str, NDArray[Any]] = {}
-    for n, tally in enumerate(tallies):
-        arrays |= {f"above{n}": tally.above, f"keys{n}": tally.keys, f"binned{n}": np.array([tally.binned])}
-        arrays[f"counts{n}"] = np.ascontiguousarray(tally.counts)
-    payload = safetensors.numpy.save(arrays)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(_digest(path, key, payload) + payload)
-
-
-def _read(path: Path, key: bytes, task: Task) -> list[Tally] | None:
-    """What `_write` wrote, or None where it is missing, damaged, or of another pass."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    if content[:DIGEST] != _digest(path, key, content[DIGEST:]):
-        log.warning("%s", visible(f"{path}: damaged, counted anew"))
-        return None
-    arrays = safetensors.numpy.load(content[DIGEST:])
-    return [
-        Tally(
-            window, task.most, arrays[f"above{n}"], arrays[f"keys{n}"], arrays[f"counts{n}"],
-            bool(arrays[f"binned{n}"][0]),
-        )
-        for n, window in enumerate(task.windows)
-    ]  # fmt: skip
-
-
-def _digest(path: Path, key: bytes, payload: bytes) -> bytes:
-    return hashlib.sha256(b"\0".join((key, path.name.encode(), payload))).digest()
-
-
-def _read_task(path: Path) -> Task:
-    try:
-        found = json.loads(path.read_text())
-        windows = tuple(Window(**{**window, "ks": tuple(window["ks"])}) for window in found.pop("windows"))
-        return Task(windows=windows, **found)
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: is damaged; remove the folder, or give another --out") from None
-
-
-def _check_folder(folder: Path, inputs: dict[str, Any]) -> None:
-    """InputError unless the folder's counts are of the same inputs, or there are none."""
-    path = folder / "inputs.json"
-    if not path.is_file():
-        write_json(path, inputs)
-        return
-    try:
-        found = json.loads(path.read_text())
-        differs = [name for name in inputs if found.get(name) != inputs[name]]
-    except (ValueError, AttributeError):
-        differs = ["inputs.json"]
-    if differs:
-        raise InputError(f"{folder}: holds counts of other inputs ({differs[0]} differs); wanted another --out")

@@ -7,7 +7,8 @@ enough for a pair farther than that from a window; the others are scored again b
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -44,11 +45,11 @@ def exact_scores(first: Features, second: Features) -> Floats:
 def screening_error(precision: str, dim: int) -> float:
     """How far a screened score of unit rows may be from `exact_scores`, comparing it with a rounded bound included.
 
-    With u the unit roundoff: the inputs are rounded (2u + u^2, bf16 only), a sum of D products in any order loses at
-    most D v / (1 - D v) of |a| |b| <= 1, v that of the sum (bf16 is summed in float32), with room for one factor 2;
-    the sum is rounded (u, bf16 only), and so is the bound (u).
+    With u the unit roundoff, 2^-p for p bits with the hidden one: the inputs are rounded (2u + u^2, bf16 only), a sum
+    of D products in any order loses at most D v / (1 - D v) of |a| |b| <= 1, v that of the sum (bf16 is summed in
+    float32), with room for one factor 2; the sum is rounded (u, bf16 only), and so is the bound (u).
     """
-    unit = {"bf16": 2.0**-9, "fp32": 2.0**-24, "fp64": 2.0**-53}[precision]
+    unit = {"bf16": 2.0**-8, "fp32": 2.0**-24, "fp64": 2.0**-53}[precision]
     summed = dim * 2.0 * (2.0**-53 if precision == "fp64" else 2.0**-24)
     rounded = 3 * unit + unit**2 if precision == "bf16" else 0.0
     return 1.01 * (summed + rounded + unit + dim * 2.0**-53)
@@ -97,8 +98,8 @@ def draw_sample(pairs: Pairs, rows: int, device: torch.device, seed: int = 0) ->
     """Impostor scores of at most `rows` rows of each side, drawn without replacement."""
     draw = np.random.default_rng(seed)
     own, others = (
-        np.sort(draw.choice(len(side.lengths), min(rows, len(side.lengths)), replace=False))
-        for side in (pairs.probe, pairs.gallery)
+        np.sort(draw.choice(present, min(rows, len(present)), replace=False))
+        for present in (np.flatnonzero(side.lengths) for side in (pairs.probe, pairs.gallery))
     )
     first, second = torch.from_numpy(pairs.probe.units(own)), torch.from_numpy(pairs.gallery.units(others))
     scores = torch.mm(first.to(device), second.to(device).T).cpu().numpy()
@@ -110,11 +111,19 @@ def draw_sample(pairs: Pairs, rows: int, device: torch.device, seed: int = 0) ->
 
 
 @torch.inference_mode()
-def count_block(pairs: Pairs, rows: range, task: Task, device: torch.device) -> list[Tally]:
+def count_block(
+    pairs: Pairs, rows: range, task: Task, device: torch.device, stopped: Callable[[], bool]
+) -> list[Tally]:
     """A tally for each window, of the pairs of probe rows `rows` and the gallery (with `pairs.same`, of the rows behind
-    each). CheckFailed where the device's product errs by more than `screening_error`."""
+    each).
+
+    Raises CancelledError as soon as it is `stopped`, and CheckFailed where the device's product errs by more than
+    `screening_error`.
+    """
     screen = _Screen(pairs, rows, task, device)
     for start in range(rows.start if pairs.same else 0, len(pairs.gallery.lengths), TILE):
+        if stopped():
+            raise CancelledError
         screen.count(range(start, min(start + TILE, len(pairs.gallery.lengths))))
     for tally in screen.tallies:
         tally.settle()
@@ -175,12 +184,17 @@ class _Screen:
                 self._add(tally, where, scores[near, place].double().cpu().numpy(), columns, others)
 
     def _screened(self, rows: range, columns: range) -> Tensor:
-        """(len(rows), TILE): scores; minus infinity where there is no pair."""
+        """(len(rows), TILE): scores; minus infinity where there is no pair, or one with an empty row."""
         scores = self.scores[: len(rows)]
         torch.mm(self.left[rows.start : rows.stop], self.right.T, out=scores)
         if len(columns) < TILE:
             scores[:, len(columns) :] = -torch.inf
         first = self.rows.start + rows.start
+        empty = self.pairs.probe.empty(slice(first, first + len(rows)))
+        others = self.pairs.gallery.empty(slice(columns.start, columns.stop))
+        for dimension, numbers in enumerate((empty, others)):
+            if len(numbers):
+                scores.index_fill_(dimension, torch.from_numpy(numbers).to(self.device), -torch.inf)
         if self.pairs.same and columns.start < first + len(rows):
             row = torch.arange(first, first + len(rows), device=self.device)
             column = torch.arange(columns.start, columns.start + TILE, device=self.device)

@@ -23,7 +23,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """The rows of one file: features (N, D) as mapped, lengths (N,), person (N,), below 0 for a stranger."""
+    """The rows of one file: features (N, D) as mapped, lengths (N,), person (N,), below 0 for a stranger.
+
+    A row of zeros, length 0, is empty: of what it stands for nothing could be embedded.
+    """
 
     path: Path
     features: Features
@@ -33,17 +36,22 @@ class Side:
     def units(self, rows: slice | Ints) -> Features:
         """(R, D) rows of length one: each number divided by its row's length in float64, rounded to float32 once.
 
-        These are the rows that all scores are defined by, whatever computes them.
+        These are the rows that all scores are defined by, whatever computes them. An empty one is of zeros.
         """
-        part = torch.from_numpy(np.array(self.features[rows])).double()
-        return part.div_(torch.from_numpy(self.lengths[rows, None])).float().numpy()
+        part, lengths = torch.from_numpy(np.array(self.features[rows])).double(), self.lengths[rows, None]
+        return part.div_(torch.from_numpy(np.where(lengths > 0, lengths, 1.0))).float().numpy()
+
+    def empty(self, rows: slice = slice(None)) -> Ints:
+        """Numbers, counted from the slice's first row, of those that are empty."""
+        return np.flatnonzero(self.lengths[rows] == 0)
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """Each row of `probe` with each of `gallery`; with `same`, one file's rows i < j.
 
-    genuine, impostors: how many pairs there are of each.
+    genuine, impostors: how many pairs there are of each. scored: how many impostor pairs have no empty row; the others
+    score below everything.
     """
 
     probe: Side
@@ -51,6 +59,7 @@ class Pairs:
     same: bool
     genuine: int
     impostors: int
+    scored: int
     fingerprint: dict[str, str]
 
     @property
@@ -81,19 +90,28 @@ def open_pairs_at_scale(probe: Path, gallery: Path | None, labels: Sequence[Path
         Side(file, one, check_features(one, file), person)
         for file, one, person in zip(files, features, persons, strict=True)
     ]
-    # Python's integers: no count overflows
-    counts = [np.bincount(person[person >= 0], minlength=len(known)).astype(object) for person in persons]
-    rows = [len(one) for one in features]
-    if gallery is None:
-        genuine, total = int(sum(counts[0] * (counts[0] - 1))) // 2, rows[0] * (rows[0] - 1) // 2
-    else:
-        genuine, total = int(sum(counts[0] * counts[1])), rows[0] * rows[1]
-    if not 0 < genuine < total:
-        raise InputError(f"{labels[0]}: {genuine:,} of {total:,} pairs are genuine; wanted genuine and impostor pairs")
+    genuine, impostors = _count(persons, len(known))
+    if not (genuine and impostors):
+        raise InputError(
+            f"{labels[0]}: {genuine:,} of {genuine + impostors:,} pairs are genuine; wanted genuine and impostor pairs"
+        )
+    scored = _count([side.person[side.lengths > 0] for side in sides], len(known))[1]
     names = ("probe", "gallery")
     fingerprint = {f"{name}_sha256": sha256(file) for name, file in zip(names, files, strict=False)}
     fingerprint |= {f"{name}_labels_sha256": sha256(file) for name, file in zip(names, labels, strict=False)}
-    return Pairs(sides[0], sides[-1], gallery is None, genuine, total - genuine, fingerprint)
+    return Pairs(sides[0], sides[-1], gallery is None, genuine, impostors, scored, fingerprint)
+
+
+def _count(persons: list[Ints], known: int) -> tuple[int, int]:
+    """(genuine, impostor) pairs of one side's rows, or of two sides'."""
+    # Python's integers: no count overflows
+    counts = [np.bincount(person[person >= 0], minlength=known).astype(object) for person in persons]
+    rows = [len(person) for person in persons]
+    if len(persons) == 1:
+        genuine, total = int(sum(counts[0] * (counts[0] - 1))) // 2, rows[0] * (rows[0] - 1) // 2
+    else:
+        genuine, total = int(sum(counts[0] * counts[1])), rows[0] * rows[1]
+    return genuine, total - genuine
 
 
 def read_labels(path: Path, count: int, known: dict[bytes, int]) -> Ints:

@@ -102,8 +102,9 @@ class Tally:
 
     def _put(self, keys: Floats, counts: Ints, binned: bool) -> None:
         if binned and not self.binned:
-            self.settle()
-            self._to_bins()
+            self.settle()  # may bring them into bins
+            if not self.binned:
+                self._to_bins()
         if self.binned and not binned:
             keys, counts = self._in_bins(keys, counts)
         self._keys.append(keys)

@@ -91,33 +91,47 @@ def judge(
     folder: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
     done: Callable[[dict[str, Any]], None] = lambda _: None,
+    failed: Callable[[Absent], None] | None = None,
 ) -> list[dict[str, Any]]:
     """The results in order; each is handed to `done` and written to `folder` as soon as it is there.
 
-    flip None means that of the embedder's contract. Images that several sets of pairs share are embedded once.
+    flip None means that of the embedder's contract. Images that several sets of pairs share are embedded once. A set
+    that turns out to be unusable (an image that does not decode) is handed to `failed`, and the others go on; without
+    `failed`, or where none is left, it raises InputError.
     """
     flip = embedder.contract.flip if flip is None else flip
     if flip not in CHOICES["flip"]:
         raise InputError(f"flip is {flip!r}{nearest(flip, CHOICES['flip'])}, wanted {', '.join(CHOICES['flip'])}")
     shared = Remembering(embedder) if sum(isinstance(one, PairSet) for one in sets) > 1 else embedder
-    results = []
+    results: list[dict[str, Any]] = []
+    first: InputError | OSError | None = None
     for one in sets:
         progress = _counted(say, one.name)
-        if isinstance(one, PairSet):
-            verified = verification.evaluate(shared, one, flip, progress)
-            found = [verified.result]
-            if folder is not None:
-                verification.write_verification(verified, folder)
-        else:
-            if isinstance(one, TemplatePairs):
+        verified = None
+        try:
+            if isinstance(one, PairSet):
+                verified = verification.evaluate(shared, one, flip, progress)
+                found = [verified.result]
+            elif isinstance(one, TemplatePairs):
                 found = judge_templates(embedder, one, flip, fusion, progress)
             else:
                 found = [judge_search(embedder, one, flip, fusion, progress)]
-            for result in found if folder is not None else []:
-                write_json(folder / f"{verification.file_name(result['set'])}.json", result)  # type: ignore[operator]
+        except (InputError, OSError) as error:
+            if failed is None:
+                raise
+            first = first or error
+            failed(_unusable(one.name, error))
+            continue
+        if folder is not None and verified is not None:
+            verification.write_verification(verified, folder)
+        elif folder is not None:
+            for result in found:
+                write_json(folder / f"{verification.file_name(result['set'])}.json", result)
         for result in found:
             done(result)
         results += found
+    if first is not None and not results:
+        raise InputError(f"no set could be judged; the first: {one_line(first)}")
     return results
 
 
@@ -205,8 +219,12 @@ def _open_all(data: Path) -> tuple[list[Opened], list[Absent]]:
         try:
             found.append(_open(spec, data))
         except (InputError, OSError) as error:
-            absent.append(Absent(Path(spec).name, f"cannot be used: {one_line(error)}"))
+            absent.append(_unusable(Path(spec).name, error))
     return found, absent
+
+
+def _unusable(name: str, error: Exception) -> Absent:
+    return Absent(name, f"cannot be used: {one_line(error)}")
 
 
 def _missing(spec: str, data: Path) -> str | None:

@@ -4,9 +4,10 @@ The rules, ties included. Scores are cosines.
 
 * An entry is a gallery's image or template. A probe is mated when the gallery holds an entry of its person; an entry
   without an identity (a distractor) is nobody's mate.
-* Rank of a probe: 1 + the entries of other people that score at least as high as its best mate. A tie is lost.
+* Rank of a probe: 1 + the entries of other people that score at least as high as its best mate. A tie is lost; equal
+  entries tie whatever the rounding, since each different one is multiplied once.
 * An empty template scores NO_SCORE with everything: as a probe it finds nobody at any rank and is no false alarm, as an
-  entry it is found by nobody. It counts in every denominator. (Public IJB-S code gives it a cosine of 0.)
+  entry it is found by nobody. It counts in every denominator. (Public IJB-S code gives it random numbers, or zeros.)
 * Closed set: the share of the mated probes whose rank is at most k. Probes with no mate are left out, and counted.
 * Open set: the share of the mated probes that have rank 1 and a mate's score at or above the threshold. The threshold
   is the lowest that at most FPIR x (probes with no mate), rounded down, reach with any entry, ties included. An FPIR
@@ -17,6 +18,7 @@ The rules, ties included. Scores are cosines.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobileface.data.faces import UNLABELLED
+from mobileface.data.image_files import numbered
 from mobileface.data.searches import Search
 from mobileface.errors import InputError
 from mobileface.evaluation import scores as sc
 
 NO_SCORE = -2.0  # below every cosine
+NEVER = int(np.iinfo(np.int64).max)  # rank of a probe that is empty, or whose mates all are
 CURVE = 50  # ranks of a CMC curve
 
 Units = NDArray[np.float32]  # (N, D), rows of length 1, or of zeros for an empty template
@@ -40,7 +44,7 @@ class Found:
     """What each of P probes found. mate, stranger: the highest scores of the probe's person and of anybody else."""
 
     mated: NDArray[np.bool_]  # (P,)
-    rank: NDArray[np.int64]  # (P,), from 1; 0 without a mate; beyond the gallery where one of the two is empty
+    rank: NDArray[np.int64]  # (P,), from 1; 0 without a mate; NEVER where one of the two is empty
     mate: sc.Floats  # (P,), NO_SCORE where there is none
     stranger: sc.Floats  # (P,)
 
@@ -52,12 +56,15 @@ def search(
     if not len(probes) or not len(gallery):
         raise InputError(f"found {len(probes)} probes and a gallery of {len(gallery)}, wanted at least one of each")
     empty_probe, empty_entry = empty_rows(probes), empty_rows(gallery)
+    entries, which = _distinct(gallery)
     mated, rank = np.zeros(len(probes), bool), np.zeros(len(probes), np.int64)
     mate, stranger = np.full(len(probes), NO_SCORE), np.full(len(probes), NO_SCORE)
     rows = max(1, sc.BLOCK // len(gallery))
     for start in range(0, len(probes), rows):
         block = slice(start, start + rows)
-        scores = probes[block] @ gallery.T
+        scores = probes[block] @ entries.T
+        if len(entries) < len(gallery):
+            scores = scores[:, which]
         scores[:, empty_entry] = NO_SCORE
         scores[empty_probe[block]] = NO_SCORE
         identity = probe_identity[block, None]
@@ -66,9 +73,16 @@ def search(
         best = np.where(mates, scores, NO_SCORE).max(axis=1)
         scores[mates] = -np.inf
         ahead = np.count_nonzero(scores >= best[:, None], axis=1)
-        rank[block] = np.where(best > NO_SCORE, 1 + ahead, 1 + len(gallery)) * mated[block]
+        rank[block] = np.where(mated[block], np.where(best > NO_SCORE, 1 + ahead, NEVER), 0)
         mate[block], stranger[block] = best, np.maximum(scores.max(axis=1), NO_SCORE)
     return Found(mated, rank, mate, stranger)
+
+
+def _distinct(units: Units) -> tuple[Units, NDArray[np.int64]]:
+    """(U, D) the different rows, in order, and (N,) which of them each row is."""
+    which = numbered(hashlib.sha256(row).digest() for row in np.ascontiguousarray(units))
+    first = np.unique(which, return_index=True)[1]
+    return (units if len(first) == len(units) else units[first]), which
 
 
 def empty_rows(units: Units) -> NDArray[np.bool_]:
@@ -105,7 +119,7 @@ def identify(
     probes = units[one.probes], identity[one.probes]
     each = [search(*probes, units[entries], identity[entries]) for entries in one.galleries]
     if joined and len(each) > 1:
-        together = np.concatenate(one.galleries)
+        together = np.unique(np.concatenate(one.galleries))
         closed = [search(*probes, units[together], identity[together])]
     else:
         closed = each

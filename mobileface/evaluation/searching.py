@@ -71,9 +71,10 @@ def _search_result(
     embedder: Embedder, one: IdentificationSet, raw: NDArray[np.float32], flip: str, fusion: Fusion, begin: float
 ) -> dict[str, Any]:
     units = sc.unit(raw) if one.members is None else fuse(raw, one.members, fusion)
-    lists = [part for search in one.searches for part in (search.probes, *search.galleries)]
+    lists: list[NDArray[Any] | None] = [part for search in one.searches for part in (search.probes, *search.galleries)]
     if one.members is not None:
-        lists += [one.members.image, one.members.template]
+        members = one.members
+        lists += [members.image, members.template, members.media, members.detector]
     return {
         **_about(embedder, one.name, one.files, one.files.fingerprint(one.identity, *lists), flip),
         "protocol": _protocol(one),

@@ -133,11 +133,14 @@ def verify(scores: sc.Floats, same: sc.Bools) -> dict[str, Any]:
 
 
 def _corners(fpr: sc.Floats, tpr: sc.Floats, same: sc.Bools) -> tuple[sc.Floats, sc.Floats]:
-    """The ROC without points on a straight line between their neighbours, as scikit-learn's `roc_curve` gives it."""
+    """The ROC without points on a straight line between their neighbours, as scikit-learn's `roc_curve` gives it.
+
+    It looks at the points of scores alone: the first of them stays, (0, 0) comes before it.
+    """
     positive = int(same.sum())
     counts = np.rint(fpr * (len(same) - positive)), np.rint(tpr * positive)  # whole numbers: their steps are exact
-    bent = (np.diff(counts[0], 2) != 0) | (np.diff(counts[1], 2) != 0)
-    kept = np.r_[True, bent, True]
+    bent = (np.diff(counts[0][1:], 2) != 0) | (np.diff(counts[1][1:], 2) != 0)
+    kept = np.r_[True, True, bent, True][: len(fpr)]
     return fpr[kept], tpr[kept]
 
 

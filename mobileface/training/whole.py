@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import math
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from mobileface.arch import Arch, arch_from_dict, load_arch
@@ -14,10 +17,16 @@ from mobileface.card import describe_data, describe_start, describe_teacher, ver
 from mobileface.data.faceset import FaceSet
 from mobileface.distributed import first_then_others, rank
 from mobileface.files import atomic_path, locked, write_json
-from mobileface.training.plan import Plan
+from mobileface.training.plan import Plan, read_plan
 from mobileface.training.run_folder import check_run_folder
 from mobileface.training.sources import data_root, open_faces, start_folder, teach, write_synthetic_once
 from mobileface.zoo import find_arch
+
+
+def load_plan(recipe: Path, data: Path | None, overrides: list[str]) -> Plan:
+    """The recipe with `--data` and `--set` in it."""
+    root = [] if data is None else [f"data.root={yaml.safe_dump(os.fspath(data), width=math.inf)}"]
+    return read_plan(recipe, [*overrides, *root])
 
 
 def find_plan_arch(plan: Plan) -> Arch:

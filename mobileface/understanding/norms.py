@@ -59,7 +59,10 @@ def read_crops(source: FaceSource, most: int = MOST) -> Crops:
 
 def distribution(norms: NDArray[np.float64], keys: Sequence[str]) -> dict[str, Any]:
     """Of norms (N,): mean, deviation, quantiles, a histogram of BINS, and key and norm of those to be shown."""
-    counts, edges = np.histogram(norms, BINS)
+    middle = (norms.min() + norms.max()) / 2
+    least = 1e-6 * max(abs(middle), 1.0) / 2  # narrower bins would have equal edges
+    ends = min(norms.min(), middle - least), max(norms.max(), middle + least)
+    counts, edges = np.histogram(norms, BINS, ends)
     shares = (0.01, 0.05, 0.5, 0.95, 0.99)
     return {
         "mean": float(norms.mean()),

@@ -53,7 +53,6 @@ def clean(
     if weights not in WEIGHTS:
         raise InputError(f"weights is {weights!r}{nearest(weights, WEIGHTS)}; wanted {' or '.join(WEIGHTS)}")
     check_starts(starts, len(raw))
-    check_starts(starts, len(raw))
     found = Cleaned(
         np.zeros(len(raw), np.int64),
         np.empty(len(raw), np.float32),

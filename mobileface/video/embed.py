@@ -34,7 +34,7 @@ class Embedded:
 
 
 class Stream:
-    """The videos of a source, embedded one after another; `sha256` is that of all frames that were read.
+    """The videos of a source, embedded one after another; `sha256` is that of all that was read.
 
     flip "sum": the mean of a frame's embedding and that of its mirror image; "none": the frame's.
     A frame that does not decode, or that the model has no finite embedding of a length above 0 for, is a fault of
@@ -49,6 +49,7 @@ class Stream:
     def __iter__(self) -> Iterator[Embedded]:
         waiting: deque[Embedded] = deque()
         for video in self.videos:
+            self._digest.update("\0".join((video.name, *(video.marks or ()), "")).encode("utf-8", "surrogateescape"))
             found = Embedded(video, np.zeros((len(video.frames), self.embedder.dim), np.float32))
             waiting.append(found)
             for number, frame in enumerate(video.frames):
@@ -64,7 +65,7 @@ class Stream:
         yield from waiting
 
     def sha256(self) -> str:
-        """Hex SHA-256 over the names and contents of the frames so far, in their order."""
+        """Hex SHA-256 over the videos so far: their names, marks, and their frames' names and contents, in order."""
         return self._digest.hexdigest()
 
     def _read(self, found: Embedded, number: int, frame: str) -> Image | None:

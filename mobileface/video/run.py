@@ -18,7 +18,7 @@ from mobileface.data.features import write_features
 from mobileface.data.images import decode
 from mobileface.embedders.contract import CHOICES, Embedder
 from mobileface.errors import InputError, nearest, visible
-from mobileface.files import write_json
+from mobileface.files import sha256, write_json
 from mobileface.video.aggregate import WEIGHTS
 from mobileface.video.clean import THRESHOLD, Cleaned, clean
 from mobileface.video.embed import Embedded, Progress, Stream
@@ -82,7 +82,7 @@ def clean_videos(
     noise-N.png    contact sheets of the videos with the most noise, see `sheet`
     summary.json   counts, the sweep, names of videos that need a look, settings, hashes, versions
 
-    labels: a TSV video -> identity; the sweep then says how well the videos' people are told apart.
+    labels: a TSV video -> identity; the sweep then says how well the videos' people are told apart. Its hash is kept.
     Memory: the embeddings of one video and a batch of frames; with labels a feature of each video and threshold.
     Raises InputError where no frame of any video can be used.
     """
@@ -101,6 +101,7 @@ def clean_videos(
         **run.summary(people if labels is not None else None),
         "settings": {**asdict(settings), "sweep": list(settings.sweep)},
         "data_sha256": run.stream.sha256(),
+        "labels_sha256": None if labels is None else sha256(labels),
         "model": embedder.path.resolve().name,
         "model_sha256": embedder.sha256,
         "contract": {**embedder.contract.to_dict(), "flip": settings.flip},
@@ -135,7 +136,7 @@ class _Run:
                 self.named[kind].append(visible(found.video.name))
             self.frames += len(found.video.frames)
             self.unreadable += len(found.faults)
-            names = [f"{found.video.frames[i]}: {why}" for i, why in found.faults.items()]
+            names = [f"{found.video.frames[i]}: {why}" for i, why in sorted(found.faults.items())]
             self.faults += [visible(name) for name in names[: SHOWN - len(self.faults)]]
             self.most.take(found.video.name, [found.video.frames[i] for i in found.usable()], cleaned)
             if tables is not None:

@@ -78,7 +78,8 @@ def _frame_rows(found: Embedded, cleaned: Cleaned) -> Iterator[tuple[object, ...
         i = place[number]
         component, reason = int(cleaned.component[i]), ""
         if component:
-            reason = f"component of {sizes[component]}, the kept one has {sizes[0]}"
+            tie = ": by quality, then by order" if sizes[component] == sizes[0] else ""
+            reason = f"component of {sizes[component]}, the kept one has {sizes[0]}{tie}"
         elif alone:
             reason = "no two frames are similar; this one has the highest quality"
         status = "noise" if component else "kept"

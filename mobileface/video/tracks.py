@@ -129,9 +129,12 @@ def _frames_in(root: Path, video: str) -> tuple[str, ...]:
     return tuple(f"{video}/{name}" for name in sorted(names, key=_natural))
 
 
-def _natural(name: str) -> list[str | int]:
-    """The sort key that has f9 before f10: texts and numbers in turns, so that like is compared with like."""
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))]
+def _natural(name: str) -> tuple[list[str | int], str]:
+    """The sort key that has f9 before f10: texts and numbers in turns, so that like is compared with like.
+
+    Of f1 and f01, equal by value, the letters decide: no order is left to the file system.
+    """
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))], name
 
 
 def _listed(path: Path) -> Videos:
@@ -164,7 +167,7 @@ def _listed(path: Path) -> Videos:
 def _list_rows(path: Path) -> Iterator[_Row]:
     kinds = set()
     for where, line in lines(path):
-        word = _inside(line.split()[0], where)
+        word = inside(line.split()[0], where)
         is_frame = word.lower().endswith(SUFFIXES)
         if is_frame and "/" not in word:
             raise InputError(f"{where} is {word!r}, a frame of no video; wanted VIDEO/FRAME")
@@ -191,7 +194,7 @@ def _table_rows(path: Path) -> Iterator[_Row]:
                 raise InputError(f"{where} has is_noise {noise[:20]!r}; wanted 0 or 1")
             kind = cells[columns["noise_kind"]] if "noise_kind" in columns else ""
             mark = (kind.strip() or NOISE) if noise == "1" else GOOD
-        yield _Row(where, cells[columns["track"]], _inside(cells[columns["file"]], where), mark)
+        yield _Row(where, cells[columns["track"]], inside(cells[columns["file"]], where), mark)
 
 
 # suffix -> (reader, whether a video may have a frame more than once, as one does that noise was put into)
@@ -201,7 +204,7 @@ READERS: dict[str, tuple[Callable[[Path], Iterator[_Row]], bool]] = {
 }
 
 
-def _inside(path: str, where: str) -> str:
+def inside(path: str, where: str) -> str:
     """Hand on a path below the root, or raise InputError for one that could lead out of it."""
     for part in path.split("/"):
         check_part(part, where)

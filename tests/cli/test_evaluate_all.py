@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,8 @@ from safetensors.torch import save_file
 
 from mobileface.cli import main
 from mobileface.data.images import encode
+from mobileface.data.verification_bin import write_bin
+from mobileface.evaluation import everything
 from mobileface.evaluation.everything import NAMES
 from mobileface.models.build import network as network_of
 from mobileface.report import everything as page_module
@@ -21,7 +24,7 @@ from mobileface.report.html import write_report
 from mobileface.zoo import ZOO
 from tests.cli.output import Captured, one_line
 from tests.cli.pairs import pairs_folder
-from tests.face_sets import write_ijb, write_ijbs, write_tinyface
+from tests.face_sets import paint, write_ijb, write_ijbs, write_tinyface
 
 X, Y, Z = (100, 0, 0), (0, 100, 0), (0, 0, 100)
 
@@ -151,6 +154,49 @@ def test_in_a_run_folder_results_and_page_lie_there(
     assert "Judged on 3 sets" in (run / "evaluation.html").read_text(encoding="utf-8")
     report = write_report(run).read_text(encoding="utf-8")  # goes on working: these have the page above
     assert ("ijbc" in report, "tinyface" in report) == (False, False)
+
+
+def test_an_image_that_cannot_be_read_costs_its_set_alone(run_folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    """A set by its name must be whole; of all, the others are judged, and the page says why it is not."""
+    write_tinyface(tmp_path / "tinyface", {"1_1": X}, {"1_2": X}, {"d": Z})
+    paint(tmp_path / "tinyface/Testing_Set/Probe/1_1.jpg", X, side=20)
+    for name in ("001_frontal", "001_cam1_1"):
+        paint(tmp_path / "scface" / f"{name}.jpg", X)
+    arguments = ["evaluate", str(run_folder), "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--on"]
+    assert main([*arguments, "all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("tinyface: cannot be used: ") and "20x20 px" in line for line in lines) == 1
+    assert sum(line.startswith("scface, d1, 4.2 m: rank 1") for line in lines) == 1
+    page = Page((tmp_path / "out/evaluation.html").read_text(encoding="utf-8"))
+    assert "Judged on 1 set; 12 more were not judged" in page.text
+    assert "1_1.jpg: is 20x20 px" in page.text
+    assert main([*arguments, "tinyface"]) == 2
+    one_line(capsys, "Probe/1_1.jpg: is 20x20 px")
+
+
+def test_a_lowest_accuracy_is_met_by_no_set_that_failed(run_folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    contents = [(encode(np.full((112, 112, 3), 9 * p, np.uint8)), b"no image", p % 2 == 0) for p in range(20)]
+    write_bin(tmp_path / "lfw.bin", contents)
+    for name in ("001_frontal", "001_cam1_1"):
+        paint(tmp_path / "scface" / f"{name}.jpg", X)
+    out = ["--out", str(tmp_path / "out"), "--min-accuracy", "0.5"]
+    assert main(["evaluate", str(run_folder), "--data", str(tmp_path), "--on", "all", *out]) == 2
+    assert "--min-accuracy: no set of pairs could be judged" in capsys.readouterr().err
+
+
+def test_where_results_cannot_lie_is_said_before_any_work(
+    run_folder: Path, data: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder below a file, and one below a folder that is not ours to write to."""
+    monkeypatch.setattr(everything, "judge", lambda *_: pytest.fail("judged for nothing"))
+    (tmp_path / "file").write_text("")
+    arguments = ["evaluate", str(run_folder), "--data", str(data), "--on", "all"]
+    assert main([*arguments, "--out", str(tmp_path / "file" / "out")]) == 2
+    one_line(capsys, f"{tmp_path / 'file'}: is no folder that can be written to")
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
+    assert main([*arguments, "--out", str(tmp_path / "new" / "out")]) == 2
+    one_line(capsys, f"{tmp_path}: is no folder that can be written to")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests.cli.output import Captured, one_line
 COMMANDS = [
     [], ["make"], ["train"], ["evaluate"], ["export"], ["import"], ["report"], ["data"], ["data", "synth"],
     ["data", "info"], ["data", "pack"], ["data", "align"], ["data", "look"], ["understand"], ["resolutions"],
-    ["score"], ["clean"],
+    ["score"], ["clean"], ["embed"],
 ]  # fmt: skip
 
 

@@ -64,12 +64,18 @@ def test_without_all_its_lists_there_is_no_search(tmp_path: Path) -> None:
         ("name_5pts_score.txt", "3.jpg 1 2 3 4 5 6 7 8 9 10 1\n", r"line 1 is of 3\.jpg, wanted 1\.jpg"),
         ("name_5pts_score.txt", "1.jpg 1 2 3 4 5 6 7 8 9 y 1\n", "line 1 holds something else than numbers"),
         ("name_5pts_score.txt", "".join(f"{i}.jpg 1 2 3 4 5 6 7 8 9 10 nan\n" for i in (1, 2, 3)), "not finite"),
+        ("name_5pts_score.txt", "".join(f"{i}.jpg 1 2 3 4 5 6 7 8 9 1e300 1\n" for i in (1, 2, 3)), "not finite"),
+        ("name_5pts_score.txt", "1.jpg 1 2 3" + " " * 70_000 + "\n", "line 1 has 65536 characters or more"),
+        ("template_pair_label.txt", "\n\n", "has 1 columns, wanted 3"),
         ("template_pair_label.txt", "40 41\n", "has 2 columns, wanted 3"),
         ("template_pair_label.txt", "40 41 1\n40 x 0\n", "wanted 3 whole numbers a line"),
         ("template_pair_label.txt", "40 41 1\n", r"labels are \[1\], wanted 0 and 1"),
         ("1N_probe_mixed.csv", "TEMPLATE_ID,SUBJECT_ID\n", "names no template"),
         ("1N_probe_mixed.csv", "TEMPLATE_ID\n41\n", "line 2 has 1 columns"),
-        ("1N_probe_mixed.csv", "a,b\n41,5\n41,6\n", "line 3 gives template 41 to a second person"),
+        ("1N_probe_mixed.csv", "a,b\n\n41,5\n41,6\n", "line 4 gives template 41 to a second person"),
+        ("1N_probe_mixed.csv", "a,b\n40,6\n", "the lists of 1:N give template 40 to two people"),
+        ("1N_probe_mixed.csv", "40,5\n41,6\n", "line 1 begins with '40', wanted a header"),
+        ("1N_probe_mixed.csv", "a,b,c\n41,5," + "x" * 65_531 + "9,7,y\n", "line 2 has 65536 characters or more"),
         ("1N_probe_mixed.csv", 'a,b\n41,"5\n', "no readable .csv"),
     ],
 )
@@ -136,6 +142,7 @@ def test_ijbs_by_hand(tmp_path: Path) -> None:
         ("cs6_metadata.csv", "S,F\n1\n", "line 2 has 1 columns, wanted SUBJECT_ID,FILENAME"),
         ("cs6_metadata.csv", "S,F\nx,videos/10.mp4\n", "line 2: 'x' is no whole number"),
         ("cs6_metadata.csv", "S,F\n1,videos/11.mp4\n", "nobody is seen in the 1 probe videos of surveillance to still"),
+        ("cs6_surveillance_to_surveillance_probe.csv", "videos/12.mp4\nvideos/10.mp4\n", "line 1 .* wanted a header"),
         ("galleries/cs6_surveillance_to_single_g2.csv", "T,S,F\n", "names no template"),
         ("galleries/cs6_surveillance_to_single_g2.csv", "T,S,F\n1,2\n", "line 2 has 2 columns"),
     ],
@@ -145,6 +152,15 @@ def test_bad_lists_of_ijbs_are_named(tmp_path: Path, file: str, text: str, messa
     (folder / "protocols" / file).write_text(text)
     with pytest.raises(InputError, match=message):
         read_ijbs(folder)
+
+
+def test_crops_in_no_template_of_ijbs_are_counted(tmp_path: Path) -> None:
+    """A name that no list knows: said where some are, refused where all are."""
+    folder = write_ijbs(tmp_path, {**CROPS, "3/videos_10_1.jpg": RED}, SEEN, PROBES, GALLERIES)
+    assert "1 crops are in no template of these protocols" in read_ijbs(folder).notes
+    other = write_ijbs(tmp_path / "other", {"1/video_10_1.jpg": RED}, SEEN, PROBES, GALLERIES)
+    with pytest.raises(InputError, match="none of its 1 crops is of a person and video that the lists name"):
+        read_ijbs(other)
 
 
 @pytest.mark.parametrize(

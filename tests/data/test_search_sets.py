@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mobileface.data.faces import UNLABELLED
+from mobileface.data.image_files import ImageFiles
 from mobileface.data.scface import read_scface
 from mobileface.data.tinyface import PLACES, read_tinyface
 from mobileface.errors import InputError
@@ -96,5 +97,9 @@ def test_the_hash_is_of_names_sizes_and_lists(tmp_path: Path) -> None:
     before = one.files.fingerprint(one.identity)
     assert before == one.files.fingerprint(one.identity.copy())
     assert before != one.files.fingerprint(one.identity + 1)
+    first, second = np.array([1, 2]), np.array([3])
+    assert one.files.fingerprint(first, second) != one.files.fingerprint(np.array([1]), np.array([2, 3]))
+    turned = ImageFiles(one.files.folder, one.files.keys[::-1])  # the lists hold indices of another order
+    assert turned.fingerprint(first) != one.files.fingerprint(first)
     (tmp_path / "Testing_Set/Probe/1_1.jpg").write_bytes(b"x")
     assert before != one.files.fingerprint(one.identity)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,9 @@ from mobileface.data.features import write_features
 from mobileface.errors import CheckFailed, InputError
 from mobileface.evaluation import at_scale, at_scale_count
 from mobileface.evaluation.at_scale import Settings, score_at_scale, summary
-from mobileface.evaluation.at_scale_count import PRECISIONS, exact_scores, screening_error
-from mobileface.evaluation.at_scale_windows import Sample
+from mobileface.evaluation.at_scale_count import PRECISIONS, Task, count_block, exact_scores, screening_error
+from mobileface.evaluation.at_scale_pairs import open_pairs_at_scale
+from mobileface.evaluation.at_scale_windows import Sample, Window
 
 Rows = np.ndarray
 FARS = "0.3,1e-2,1e-3,1e-4,1e-7"
@@ -54,8 +58,10 @@ def brute(sides: list[tuple[Rows, Rows]], fars: str) -> dict[str, tuple[float, i
     units = []
     for rows, _ in sides:
         rows = rows.astype(np.float32).astype(np.float64)
-        units.append((rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32).astype(np.float64))
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        units.append((rows / np.where(lengths, lengths, 1)).astype(np.float32).astype(np.float64))
     scores = units[0] @ units[-1].T
+    scores[~units[0].any(axis=1)] = scores[:, ~units[-1].any(axis=1)] = -2
     mates = (sides[0][1][:, None] == sides[-1][1]) & (sides[0][1][:, None] >= 0)
     pairs = np.triu(np.ones(scores.shape, bool), 1) if len(sides) == 1 else np.ones(scores.shape, bool)
     impostors, genuine = np.sort(scores[pairs & ~mates])[::-1], scores[pairs & mates]
@@ -115,7 +121,36 @@ def test_one_file_with_itself(tmp_path: Path, precision: str, monkeypatch: pytes
         assert (result["pairs"], result["gallery"]) == (1300 * 1299 // 2, None)
 
 
-@settings(max_examples=30)
+@pytest.mark.parametrize("sides", [1, 2])
+def test_rows_of_zeros_are_never_accepted_and_always_counted(tmp_path: Path, sides: int) -> None:
+    """What `clean` and `embed` write where nothing could be read. At FAR 0.5 a score of 0 would make a difference."""
+    data = [people(300, 16, seed) for seed in range(sides)]
+    for n, (rows, _) in enumerate(data):
+        rows[[n, 7, 8, *range(200, 240)]] = 0
+    result = scored([write(tmp_path, f"s{n}", *side) for n, side in enumerate(data)], "0.5,0.1,1e-3")
+    same(rows_of(result), brute(data, "0.5,0.1,1e-3"))
+    assert result["pairs"] == (300 * 300 if sides == 2 else 300 * 299 // 2)
+    assert result["probe"]["empty"] == {"count": 43, "rows": [0, 7, 8, *range(200, 217)]}
+    assert summary(result)[1].startswith("s0.bin: 43 rows are all zero (0, 7, 8, 200, ")
+    assert summary(result)[1].endswith(", 216, ...); no pair with them is accepted")
+
+
+def test_too_many_rows_of_zeros_leave_no_threshold(tmp_path: Path) -> None:
+    rows, person = people(100, 16, 0)
+    rows[:80] = 0
+    with pytest.raises(InputError, match=r"s\.bin: \d+ impostor pairs have no row of zeros; wanted more for this FAR"):
+        scored([write(tmp_path, "s", rows, person)], "0.5")
+
+
+def test_each_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current GPU is that of a thread, and blocks are counted in threads."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert Settings().on == Settings(device="cuda").on == torch.device("cuda", 3)
+    assert Settings(device="cpu").on == torch.device("cpu")
+
+
+@settings(max_examples=20)
 @given(
     st.integers(0, 10**6), st.integers(2, 40), st.integers(2, 40), st.sampled_from([4, 16, 64]),
     st.sampled_from(list(PRECISIONS)), st.booleans(), st.sampled_from(["0.5,0.1", "0.25,0.05,1e-9"]),
@@ -191,21 +226,39 @@ def test_exact_scores_follow_their_rule() -> None:
     np.testing.assert_array_equal(found[77:78], exact_scores(first[77:78], second[77:78]))
 
 
+def errors(precision: str, units: Rows) -> Rows:
+    """How far the product of unit rows (N, D) in a precision is from `exact_scores`, (N, N)."""
+    rows = torch.from_numpy(units).to(PRECISIONS[precision])
+    first, second = (index.reshape(-1) for index in np.indices((len(units), len(units))))
+    wanted = exact_scores(units[first], units[second]).reshape(len(units), -1)
+    return np.abs((rows @ rows.T).double().numpy() - wanted)
+
+
 @pytest.mark.parametrize("dim", [1, 64, 282, 512])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_no_product_errs_by_more_than_its_bound(dim: int, precision: str) -> None:
-    """Random rows, rows of one sign, and rows whose numbers lie in the middle between two of bf16."""
-    draw = np.random.default_rng(dim)
-    rows = draw.normal(size=(240, dim))
-    rows[80:160] = np.abs(rows[80:160])
-    rows[160:] = (1 + 2.0**-8 * (1 + 2 * draw.integers(0, 3, (80, dim)))) * 2.0 ** draw.integers(-3, 0, (80, dim))
-    units = torch.nn.functional.normalize(torch.from_numpy(rows)).float()
-    product = units.to(PRECISIONS[precision]) @ units.to(PRECISIONS[precision]).T
-    first, second = (index.reshape(-1) for index in np.indices((240, 240)))
-    wanted = exact_scores(units.numpy()[first], units.numpy()[second]).reshape(240, 240)
-    errors = np.abs(product.double().numpy() - wanted)
-    assert errors.max() <= screening_error(precision, dim)
-    assert screening_error(precision, dim) < {"bf16": 8e-3, "fp32": 1e-4, "fp64": 1e-12}[precision]
+    """Random rows and rows of one sign."""
+    rows = np.random.default_rng(dim).normal(size=(160, dim))
+    rows[80:] = np.abs(rows[80:])
+    units = torch.nn.functional.normalize(torch.from_numpy(rows)).float().numpy()
+    assert errors(precision, units).max() <= screening_error(precision, dim)
+    assert screening_error(precision, dim) < {"bf16": 1.6e-2, "fp32": 1e-4, "fp64": 1e-12}[precision]
+
+
+def test_the_worst_rows_for_bf16_stay_within_its_bound() -> None:
+    """Numbers in the middle between two of bf16, all rounded so that the score grows."""
+    rest, powers = (1 + 2.0**-8) ** -2, []  # its digits to the base 4 make rows of length one
+    for power in range(1, 12):
+        powers += [power] * int(rest * 4.0**power)
+        rest %= 4.0**-power
+    draw, largest = np.random.default_rng(0), 0.0
+    for _ in range(100):
+        down = draw.random(len(powers)) < 0.4
+        first = 2.0 ** -np.array(powers) * (1 + 2.0**-8 + np.where(down, -1, 1) * 2.0**-22)
+        units = np.stack([first, np.where(down, -first, first)]).astype(np.float32)
+        np.testing.assert_allclose((units.astype(np.float64) ** 2).sum(axis=1), 1, atol=1e-6)
+        largest = max(largest, errors("bf16", units).max())
+    assert 0.009 < largest <= screening_error("bf16", len(powers))
 
 
 def test_a_device_that_errs_is_found_out(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +296,39 @@ def test_it_goes_on_where_it_was_stopped(
     assert json.loads((tmp_path / "out" / "scores.json").read_text()) == result
     assert rows_of(scored(files, "1e-3,1e-7", out=tmp_path / "out")) == rows_of(result)
     assert len(done) == 5
+
+
+def test_a_block_is_left_as_soon_as_somebody_asks(two: Any) -> None:
+    """An interrupt does not wait for a block of minutes."""
+    files, asked = two[0], []
+
+    def stopped() -> bool:
+        asked.append(len(asked))
+        return len(asked) == 2
+
+    pairs = open_pairs_at_scale(files[0][0], files[1][0], [labels for _, labels in files])
+    with pytest.raises(CancelledError):
+        count_block(pairs, range(900), Task("fp32", (Window((9,)),), 900, 64, 99), torch.device("cpu"), stopped)
+    assert len(asked) == 2  # of three tiles
+
+
+def test_workers_are_told_to_stop(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(at_scale, "MAX_BLOCK", 400)
+    monkeypatch.setattr(Settings, "workers", 2)
+    started = threading.Event()
+
+    def block(pairs: Any, rows: range, task: Any, device: Any, stopped: Callable[[], bool]) -> Any:
+        if rows.start:
+            started.set()
+            while not stopped():
+                time.sleep(0.001)
+            raise CancelledError
+        started.wait()
+        raise CheckFailed("the first one fails")
+
+    monkeypatch.setattr(at_scale, "count_block", block)
+    with pytest.raises(CheckFailed, match="the first one fails"):
+        scored(two[0], precision="fp32")
 
 
 def test_counts_of_other_inputs_are_refused(two: Any, tmp_path: Path) -> None:

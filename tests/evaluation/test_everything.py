@@ -11,9 +11,9 @@ from mobileface.data.pairs import PairSet
 from mobileface.data.verification_bin import write_bin
 from mobileface.errors import InputError
 from mobileface.evaluation import everything
-from mobileface.evaluation.everything import NAMES, Remembering, judge, open_sets, summary
+from mobileface.evaluation.everything import NAMES, Absent, Remembering, judge, open_sets, summary
 from tests.data.pair_rows import image
-from tests.face_sets import Colours, write_ijb, write_tinyface
+from tests.face_sets import Colours, paint, write_ijb, write_tinyface
 
 X, Y = (100, 0, 0), (0, 100, 0)
 
@@ -70,6 +70,26 @@ def test_results_come_one_by_one_and_are_kept(tmp_path: Path) -> None:
         judge(Colours(), found, "both")
 
 
+def test_a_set_that_turns_out_to_be_unusable_stops_no_other(tmp_path: Path) -> None:
+    """TinyFace as it is shipped: nothing of it is an aligned crop, which shows only when it is read."""
+    root = write_some(tmp_path / "data")
+    paint(root / "tinyface/Testing_Set/Probe/1_1.jpg", X, side=20)
+    found, _ = open_sets(["all"], root)
+    without: list[Absent] = []
+    results = judge(Colours(), found, folder=tmp_path / "out", failed=without.append)
+    assert [result["set"] for result in results] == ["agedb", "vgg2_fp"]
+    assert not (tmp_path / "out/tinyface.json").exists()
+    (one,) = without
+    assert one.name == "tinyface"
+    assert one.why.startswith("cannot be used: ")
+    assert "Probe/1_1.jpg: is 20x20 px, wanted an aligned crop" in one.why
+    with pytest.raises(InputError, match="is 20x20 px"):
+        judge(Colours(), found)
+    alone = [one for one in found if one.name == "tinyface"]
+    with pytest.raises(InputError, match=r"no set could be judged; the first: .* is 20x20 px"):
+        judge(Colours(), alone, failed=without.append)
+
+
 def test_summaries(tmp_path: Path) -> None:
     images = [(1, 1, X, 1.0), (2, 2, X, 1.0), *((t, t, Y, 1.0) for t in range(3, 13))]
     pairs = [(1, 2, 1), *((1, t, 0) for t in range(3, 13)), (1, 99, 1)]
@@ -79,7 +99,7 @@ def test_summaries(tmp_path: Path) -> None:
     lines = [line for result in judge(Colours(), found) for line in summary(result)]
     assert lines == [
         "ijbc: TAR 0.5000 at FAR 1e-1, EER 0.5000 (12 pairs of 13 templates, 1 of them empty, N1D1F1, flip none)",
-        "ijbc: not the whole set: 12 of 469,375 images",
+        "ijbc: not the whole set: 12 of 469,375 images, 12 of 15,658,489 pairs",
         "ijbc-1n, mixed media: rank 1 1.0000, rank 5 1.0000, rank 10 1.0000 (2 probes, gallery of 1 and 1, N1D1F1, "
         "flip none)",
         "tinyface, probes: no probe has a mate (1 probes, gallery of 1, flip none)",

@@ -11,7 +11,7 @@ from mobileface.data.faces import UNLABELLED
 from mobileface.data.searches import Search
 from mobileface.errors import InputError
 from mobileface.evaluation import scores as sc
-from mobileface.evaluation.identification import NO_SCORE, cmc, identify, search, tpir
+from mobileface.evaluation.identification import NEVER, NO_SCORE, cmc, identify, search, tpir
 
 X, Y, Z = (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)  # Z is an empty template
 NEAR = (0.6, 0.8)  # 0.6 to X, 0.8 to Y
@@ -60,10 +60,23 @@ def test_empty_templates_find_nobody_and_are_found_by_nobody() -> None:
     gallery, owners = units(X, Z), people(1, 2)
     found = search(units(Z, Y, Z), people(1, 2, 9), gallery, owners)
     assert found.mated.tolist() == [True, True, False]
-    assert found.rank.tolist() == [3, 3, 0]  # beyond the gallery of two
+    assert found.rank.tolist() == [NEVER, NEVER, 0]
     assert found.mate.tolist() == [NO_SCORE, NO_SCORE, NO_SCORE]
     assert found.stranger[2] == NO_SCORE  # an empty probe is no false alarm
-    assert cmc(found, 3) == [0.0, 0.0, 1.0]  # rank 3 of 2: what is asked beyond the gallery
+    assert cmc(found, 9) == [0.0] * 9  # at no rank, not even beyond the gallery of two
+
+
+@pytest.mark.parametrize("size", [2, 7, 101])
+@pytest.mark.parametrize("probes", [1, 3, 26])
+def test_equal_entries_tie_whatever_the_rounding(size: int, probes: int) -> None:
+    """A matrix product may round equal columns unequally; the mate, wherever it stands, ties with all and is last."""
+    rng = np.random.default_rng(0)
+    entry, *asked = (row / np.linalg.norm(row) for row in rng.normal(size=(1 + probes, 128)).astype(np.float32))
+    for mate in (0, size // 2, size - 1):
+        owners = np.where(np.arange(size) == mate, 1, 2)
+        found = search(np.array(asked), people(*[1] * probes), np.repeat(entry[None], size, axis=0), owners)
+        assert found.rank.tolist() == [size] * probes
+        np.testing.assert_array_equal(found.mate, found.stranger)
 
 
 def test_open_set_by_hand() -> None:
@@ -107,6 +120,26 @@ def test_two_galleries_joined_or_averaged() -> None:
     assert identify(all_units, owners, both_in_one, (1,), {}, joined=True)["rank"] == {"1": 0.5}
 
 
+def test_tpir_is_the_mean_of_two_galleries() -> None:
+    """Gallery 1 holds Y of person 1, gallery 2 NEAR of person 2. At FPIR 0.1 one probe with no mate may pass in each.
+
+    Gallery 1: of the others person 2 scores 1, the ten 0: the threshold is above 0, person 1's 1 and 0.6 are found.
+    Gallery 2: person 1 scores 0.96 and 0.8, the ten 0.6: the threshold is above 0.8, person 2's 0.8 is not found.
+    """
+    rows = units(*[X] * 10, Y, FAR, Y, Y, NEAR)
+    owners = people(*range(10, 20), 1, 1, 2, 1, 2)
+    one = Search("s", np.arange(13), (people(13), people(14)))
+    found = identify(rows, owners, one, (1,), {"1e-1": 0.1}, joined=True)
+    assert found["unmated"] == [11, 12]
+    assert found["tpir"] == {"1e-1": 0.5}
+
+
+def test_an_entry_of_both_galleries_counts_once() -> None:
+    rows, owners = units(X, X, X), people(1, 2, 1)
+    found = identify(rows, owners, Search("s", people(0), (people(1, 2), people(1))), (1, 2), {}, joined=True)
+    assert found["rank"] == {"1": 0.0, "2": 1.0}  # one stranger ties
+
+
 def test_nothing_to_search() -> None:
     with pytest.raises(InputError, match="found 1 probes and a gallery of 0"):
         search(units(X), people(1), units()[:0].reshape(0, 2), people())
@@ -141,7 +174,7 @@ def test_against_a_slow_loop(probes: list, gallery: list, block: int) -> None:
         # its place when all entries stand in a row by score, strangers first where they tie
         row = sorted([(-s, 0) for s in others] + [(-s, 1) for s in mates])
         place = next(i for i, (_, mate) in enumerate(row, start=1) if mate)
-        assert found.rank[p] == (place if best > NO_SCORE else len(gallery) + 1)
+        assert found.rank[p] == (place if best > NO_SCORE else NEVER)
     unmated = [found.stranger[p] for p in range(len(probes)) if not found.mated[p]]
     for name, rate in tpir(found, {"0.3": 0.3, "0.5": 0.5}).items():
         allowed = int(float(name) * len(unmated))

@@ -100,18 +100,28 @@ def test_ijb_pairs_by_hand(tmp_path: Path, fusion: Fusion, variant: str) -> None
 def test_ijb_search_by_hand(tmp_path: Path) -> None:
     """Gallery 1: 2 (X, person 100) and 9 (empty, 300). Gallery 2: 3 (Y, 200). Probes 1, 9, 3.
 
-    In gallery 1 probe 1 is mated with the only entry that scores: rank 1; the empty probe is never found. In gallery 2
-    probe 3 finds itself. (0.5 + 1) / 2.
+    In gallery 1 probe 1 is mated with the only entry that scores: rank 1; the empty probe is found at no rank. In
+    gallery 2 probe 3 finds itself. (0.5 + 1) / 2.
     """
     pairs = read_ijb(write_ijb(tmp_path, IMAGES, PAIRS, LISTS), "ijbb")
     embedder = Colours()
     _, search = judge_templates(embedder, pairs, "none", DEFAULT)
     (part,) = search["parts"]
-    assert part["rank"] == {"1": 0.75, "5": 1.0, "10": 1.0}
+    assert part["rank"] == {"1": 0.75, "5": 0.75, "10": 0.75}
     assert (part["mated"], part["unmated"], part["empty_probes"], part["empty_entries"]) == ([2, 1], [1, 2], 1, 1)
     assert part["tpir"] == {}
     assert embedder.seen == 5  # both protocols share the embeddings
     assert "the mean of two galleries" in search["protocol"]
+
+
+def test_the_hash_of_a_search_is_of_weights_too(tmp_path: Path) -> None:
+    """The detector's scores and the media change the result, and so the data's hash."""
+    hashes = set()
+    for i, (medium, score) in enumerate([(10, 1.0), (12, 1.0), (10, 0.5)]):
+        images = [(1, medium, X, score), *IMAGES[1:]]
+        pairs = read_ijb(write_ijb(tmp_path / str(i), images, PAIRS, LISTS), "ijbb")
+        hashes |= {result["data_sha256"] for result in judge_templates(Colours(), pairs, "none", DEFAULT)}
+    assert len(hashes) == 6
 
 
 def test_the_flip_is_added_to_every_image(tmp_path: Path) -> None:

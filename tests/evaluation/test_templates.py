@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mobileface.data.searches import Members
@@ -102,6 +102,7 @@ def test_a_tie_at_the_threshold_is_rejected() -> None:
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=60))
+@example([(4, True), (4, False), (3, True), (3, False), *[(0, False)] * 8, (2, True), (2, True)])  # begins with a slope
 def test_the_nearest_point_is_scikit_learns(pairs: list[tuple[int, bool]]) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     scores = np.array([score / 4 for score, _ in pairs])

@@ -22,7 +22,7 @@ from search.budget import Budget
 from search.cost import cost
 from search.run import search_for
 from search.space import Space, key, parse_space
-from search.study import place
+from search.study import JOURNAL, place
 from search.work import Search
 
 POPULATION = 4  # so that a short search has generations
@@ -61,15 +61,19 @@ class Formula:
             judged(images, formula(arch) - 100 / images)
             if len(self.called) > self.at:
                 self.at = 1_000_000
-                self._do()
+                self._do(folder)
         return formula(arch)
 
-    def _do(self) -> None:
+    def _do(self, folder: Path) -> None:
         if self.then == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.then == "stop":
             raise KeyboardInterrupt
         if self.then == "break":
+            raise OSError("the disk is full")
+        if self.then == "tear":
+            with (folder.parents[1] / JOURNAL).open("ab") as journal:
+                journal.write(b'{"op_code":6,"worker_id":"4f')
             raise OSError("the disk is full")
         if self.then == "nan":
             raise NonFiniteError("the loss is nan")
@@ -83,7 +87,14 @@ def given(score: Formula, console: Console) -> Formula:
 def a_search(out: Path, trials: int, score: Formula | None = None, **others: Any) -> Search:
     """A search of the space `small` by the formula."""
     settings = {"score": "formula", "plan": {}}
-    values: dict[str, Any] = {"budget": BUDGET, "against": "flops", "seed": 7, "storage": None, **others}
+    values: dict[str, Any] = {
+        "budget": BUDGET,
+        "against": "flops",
+        "images": RUNGS[-1],
+        "seed": 7,
+        "storage": None,
+        **others,
+    }
     opened = partial(given, score or Formula())
     return Search(tiny_space(), trials=trials, out=out, opened=opened, settings=settings, **values)
 

@@ -78,6 +78,7 @@ def test_the_page_is_whole_and_asks_nobody(found: Search) -> None:
         assert f"{trial.values[0]:.4f}" in words
     assert "12" in words
     assert "1 failed" in words
+    assert "The best network, with prelu, beside lfrc-step5" in words
     assert "lfrc-step5 at 976.6 MFLOPs" in words  # too dear to be drawn, so it is said
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_each_step_begins_with_what_the_one_before_made(
     assert trained == ZOO["micro"]
     assert cost(pruned).flops_lfrc <= 0.8 * WORK
     assert isinstance(pruned, SEMobileFaceNet)
-    assert deep == deeper(pruned, -1, 2) or deep.name == f"{pruned.name}-deeper"
+    assert deep == replace(deeper(pruned, -1, 2), name=f"{pruned.name}-deeper")
     assert [row.depth for row in deep.stages] == [1, 2, 3]
     assert load_network(runs[-1]).arch == deep
     cards = [json.loads((run / "card.json").read_text()) for run in runs]
@@ -68,16 +69,64 @@ def test_each_step_begins_with_what_the_one_before_made(
     monkeypatch.setattr("mobileface.training.loop.train", lambda *_, **__: pytest.fail("trained again"))
     assert go(road, tmp_path) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == weights
+    capsys.readouterr()
+    road["steps"][2]["blocks"] = 1
+    assert go(road, tmp_path) == 2
+    assert "3-deepen: holds another deepening; give another --out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_workers")
-def test_too_deep_for_the_budget_is_found_before_the_training(
-    road: dict[str, Any], tmp_path: Path, capsys: Capture
+def test_too_deep_for_the_budget_is_found_before_its_training(
+    road: dict[str, Any], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    road["steps"][1:] = [{**road["steps"][2], "blocks": 400}]
-    assert go(road, tmp_path) == 1
+    """And what is mended is made anew."""
+    road["budget"], road["steps"][1:] = {"max_flops": 2 * WORK}, [{**road["steps"][2], "blocks": 400}]
+    with monkeypatch.context() as patch:
+        patch.setattr("search.road._look_ahead", lambda *_: None)
+        assert go(road, tmp_path) == 1
     assert "micro-deeper is over budget custom" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1-train"]
+    for blocks, stopped in ((2, True), (1, False)):
+        road["steps"][1]["blocks"] = blocks
+        with monkeypatch.context() as patch:
+            if stopped:
+                patch.setattr("mobileface.training.loop.train", lambda *_, **__: 1 / 0)
+            assert go(road, tmp_path) == int(stopped), capsys.readouterr().err
+    assert load_arch(tmp_path / "out" / "2-deepen" / "arch.json").stages[-1].depth == 2
+
+
+@pytest.mark.parametrize(
+    ("steps", "code", "wanted"),
+    [
+        ([{"kind": "deepen", "blocks": 400}], 1, "micro is over budget custom"),
+        ([{"kind": "deepen", "blocks": 1, "row": 3}], 2, "row is 3; micro has 3 rows"),
+        ([{"kind": "prune", "budget": {"max_flops": 9}}], 1, "leaves at least 8 channels everywhere"),
+        ([{"kind": "prune", "budget": "lfrc-light"}], 2, "micro is within the budget lfrc-light"),
+        (
+            [{"kind": "prune", "budget": {"max_flops": 0.8 * WORK}}, {"kind": "deepen", "blocks": 400}],
+            1,
+            "leaves at least 8 channels everywhere",
+        ),
+    ],
+    ids=range(5),
+)
+def test_what_is_known_to_fail_is_told_before_the_first_training(
+    road: dict[str, Any], steps: list[dict[str, Any]], code: int, wanted: str, tmp_path: Path, capsys: Capture
+) -> None:
+    plan = road["steps"][2]["plan"]
+    assert go({**road, "steps": [road["steps"][0], *({**step, "plan": plan} for step in steps)]}, tmp_path) == code
+    assert wanted in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_families_are_refused_before_the_first_training(
+    road: dict[str, Any], tmp_path: Path, capsys: Capture
+) -> None:
+    road["steps"][0]["plan"]["arch"] = "iresnet-micro"
+    assert go(road, tmp_path) == 2
+    assert "iresnet-micro: is of the family iresnet; wanted se_mobilefacenet" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_steps_have_in_common_and_what_they_change(road: dict[str, Any], tmp_path: Path) -> None:
@@ -103,6 +152,15 @@ def test_what_steps_have_in_common_and_what_they_change(road: dict[str, Any], tm
         ({"name": "../up"}, "name: wanted a name of letters"),
         ({"budget": "lfrc"}, "no budget is called 'lfrc'"),
         ({"steps": [{"kind": "train"}, {"kind": "prune", "budget": "lfrc-lite"}]}, "did you mean 'lfrc-light'"),
+        (
+            {"plan": {"budget": "lfrc-light"}},
+            "plan: has budget; the road has name and budget, the plan of steps.0 arch",
+        ),
+        ({"steps": [{"kind": "train", "plan": {"name": "x"}}]}, "steps.0.plan: has name;"),
+        (
+            {"steps": [{"kind": "train"}, {"kind": "deepen", "blocks": 1, "plan": {"arch": "tiny"}}]},
+            "steps.1.plan: has arch; the road has name and budget",
+        ),
         ({"plan": {"data": {"train": []}}}, "steps.0.plan: data.train: wanted a list of 1 or more"),
     ],
 )
@@ -126,7 +184,7 @@ def test_files_that_are_no_roads(text: str, tmp_path: Path, capsys: Capture) -> 
 
 
 def test_the_recipe_leaves_room_for_its_new_blocks() -> None:
-    """They are as wide inside as the last block that pruning leaves: a third of its channels or more fit in."""
+    """They are as wide inside as the row's widest block behind the pruning: 160 of its channels fit in."""
     road, plans = read_road(RECIPE, Path("/data"))
     assert [plan.phases[0].images for plan in plans] == [120_000, 12_000, 60_000]
     train, prune, deepen = road.steps
@@ -137,7 +195,7 @@ def test_the_recipe_leaves_room_for_its_new_blocks() -> None:
     assert not isinstance(prune.budget, str)
     wide = ZOO[str(plans[0].arch)]
     assert isinstance(wide, SEMobileFaceNet)
-    narrow = resized(wide, {"stages.4.3.expand.conv": 128})
+    narrow = resized(wide, {f"stages.4.{block}.expand.conv": 160 for block in range(4)})
     added = cost(deeper(narrow, deepen.row, deepen.blocks)).flops_lfrc - cost(narrow).flops_lfrc
     assert prune.budget.max_flops is not None
     assert prune.budget.max_flops < 0.51 * cost(wide).flops_lfrc

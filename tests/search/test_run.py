@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
 import yaml
 from rich.console import Console
+from sqlalchemy.exc import OperationalError
 
 import search.run
+import search.study
+from mobileface.arch import Arch
 from mobileface.errors import CheckFailed, InputError
 from mobileface.models.build import network
 from mobileface.zoo import find_arch
@@ -109,7 +116,7 @@ def test_trials_that_end_early_were_beaten_at_their_rung(whole: Path) -> None:
         assert state == "PRUNED" or last == str(RUNGS[-1])
 
 
-@pytest.mark.parametrize("then", ["stop", "break"])
+@pytest.mark.parametrize("then", ["stop", "break", "tear"])
 def test_a_broken_search_goes_on_exactly(tmp_path: Path, whole: Path, then: str) -> None:
     at = last_scored(whole)
     with pytest.raises(KeyboardInterrupt if then == "stop" else OSError):
@@ -119,6 +126,23 @@ def test_a_broken_search_goes_on_exactly(tmp_path: Path, whole: Path, then: str)
     search_for(a_search(tmp_path, TRIALS, score), 1, quiet())
     assert history(a_search(tmp_path, TRIALS)) == history(a_search(whole, TRIALS))
     assert len(score.called) == TRIALS - at
+
+
+def test_what_was_trained_to_its_end_is_scored(tmp_path: Path) -> None:
+    """Many are hopeless at the last rung, and there is nothing left to save."""
+
+    class Late(Formula):
+        def __call__(self, arch: Arch, folder: Path, judged: Callable[[int, float], object]) -> float:
+            judged(RUNGS[0], 0.5)
+            judged(RUNGS[-1], formula(arch))
+            return formula(arch)
+
+    search_for(a_search(tmp_path, TRIALS, Late()), 1, quiet())
+    rows = history(a_search(tmp_path, TRIALS))
+    assert [state for _, _, state, *_ in rows] == ["COMPLETE"] * TRIALS
+    costs = {trial.user_attrs["key"]: trial.user_attrs["cost"] for trial in trials_of(a_search(tmp_path, TRIALS))}
+    ends = [(values[0], costs[name]) for _, name, _, values, _ in rows]
+    assert any(evolve.hopeless(*end, [*ends[:at], *ends[at + 1 :]]) for at, end in enumerate(ends))
 
 
 def test_a_search_can_be_made_longer(tmp_path: Path, whole: Path) -> None:
@@ -199,6 +223,38 @@ def test_a_killed_worker_leaves_its_trial_to_the_others(tmp_path: Path) -> None:
     assert sum("failed_trial" in trial.system_attrs for trial in trials) == 2
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_workers_begin_ends_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], stop: signal.Signals
+) -> None:
+    """By Ctrl-C; and by SIGTERM where Ctrl-C is ignored, as behind a shell's `&`."""
+    original = SpawnProcess.start
+
+    def start(process: SpawnProcess) -> None:
+        original(process)
+        signal.raise_signal(stop)
+
+    monkeypatch.setattr(SpawnProcess, "start", start)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if stop == signal.SIGTERM else signal.getsignal(stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            search_for(a_search(tmp_path, 20), 2, quiet())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert multiprocessing.active_children() == []
+    assert capfd.readouterr().err == ""
+    assert trials_of(a_search(tmp_path, 20)) == []
+
+
+def test_a_database_that_goes_away_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*args: object, **others: object) -> int:
+        raise OperationalError("SELECT 1", {}, Exception("server closed the connection\nunexpectedly"))
+
+    monkeypatch.setattr(search.study, "take_up", gone)
+    with pytest.raises(InputError, match=r"study\.db: cannot be used \(server closed the connection\)$"):
+        search_for(a_search(tmp_path, 1, storage=f"sqlite:///{tmp_path}/study.db"), 1, quiet())
+
+
 def test_one_error_ends_all_workers(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"worker \d ended with exit code 2, see above"):
         search_for(a_search(tmp_path, 50, Formula(1, "break")), 2, quiet())
@@ -229,6 +285,7 @@ def test_nothing_scored_is_said(tmp_path: Path) -> None:
 FACES = {"synthetic": {"identities": 6, "images": 4, "held_out": 4, "pairs": 20}, "train": [{"rec": "train.rec"}]}
 PHASE = {"name": "p", "images": 64, "batch": 8}
 RECIPE = {"name": "r", "arch": "tiny", "data": FACES, "budget": {"max_flops": 1e8}, "phases": [PHASE], "compile": "off"}
+RECIPE["export"] = {"formats": ["onnx"]}
 
 
 @pytest.fixture
@@ -249,6 +306,7 @@ def recipe(tmp_path: Path) -> Path:
         (["small", "--set", "sed=3"], 2, "did you mean 'seed'?"),
         (["small", "--score", "trian"], 2, "did you mean 'train'?"),
         (["small", "--storage", "x:secret"], 2, "--storage is no address of a database"),
+        (["small", "--data", "no\\where", "--set", "data.synthetic=null"], 2, "no\\where/train.rec"),
     ],
 )
 def test_what_cannot_be_is_one_line(

@@ -292,7 +292,7 @@ def test_files_that_are_no_spaces(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no such file"):
         find_space(str(tmp_path / "none.yaml"))
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="is no file"):
         find_space(str(tmp_path))
     with pytest.raises(InputError, match=r"no space is called 'lfrk' \(did you mean 'lfrc'\?\); known: lfrc, small"):
         find_space("lfrk")

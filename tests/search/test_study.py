@@ -19,7 +19,7 @@ from search import evolve
 from search.evolve import ALIKE, FRESH, dominates, evolution, hopeless, propose
 from search.found import front, winner
 from search.sampling import Sampler
-from search.study import held_folder, here, open_study, place, shown, take_up, tally
+from search.study import held_folder, here, mend, open_study, place, shown, take_up, tally
 from tests.search.searches import BUDGET, tiny_space
 from tests.strategies import examples
 
@@ -174,6 +174,16 @@ def test_a_lost_trial_waits_with_its_genes_and_rungs_and_keeps_its_place(tmp_pat
     assert (counts.done, counts.failed, counts.started, counts.finished) == (1, 0, 3, 1)
 
 
+def test_what_is_taken_up_is_not_lost_before_its_process_holds_it(tmp_path: Path) -> None:
+    study = _study(tmp_path)
+    lost = _begin(study, tmp_path, "b" * 64)
+    assert take_up(study, tmp_path, alone=False) == 1
+    again = study.ask()  # another worker, and its network is not held yet
+    assert again.params == lost.params
+    assert take_up(study, tmp_path, alone=False) == 0
+    assert study.trials[again.number].state == TrialState.RUNNING
+
+
 def test_what_a_process_holds_is_not_lost(tmp_path: Path) -> None:
     study = _study(tmp_path)
     _begin(study, tmp_path, "c" * 64)
@@ -233,6 +243,19 @@ def test_what_is_no_journal_is_said_in_one_line(tmp_path: Path, text: str) -> No
     (tmp_path / "study.journal").write_text(text)
     with pytest.raises(InputError, match=r"study\.journal: is no journal of a search"):
         _study(tmp_path)
+
+
+@pytest.mark.parametrize("tail", ["", "{", '{"op_code": 6', "[1,\n{"])
+def test_the_broken_end_of_a_journal_is_cut_off(tmp_path: Path, tail: str) -> None:
+    _study(tmp_path)
+    whole = (tmp_path / "study.journal").read_text() + "".join(tail.splitlines(keepends=True)[:-1])
+    (tmp_path / "study.journal").write_text(whole + "".join(tail.splitlines()[-1:]))
+    mend(tmp_path / "study.journal")
+    assert (tmp_path / "study.journal").read_text() == whole
+    for other in ("", "no lines"):
+        (tmp_path / "study.journal").write_text(other)
+        mend(tmp_path / "study.journal")
+        assert (tmp_path / "study.journal").read_text() == other
 
 
 @pytest.mark.parametrize("url", ["runs/study", "postgres", "", "postgresql+psycopg:/:secret"])

@@ -55,7 +55,7 @@ def test_every_key_of_the_full_plan_is_read() -> None:
     wanted["data"]["train"][1]["labelled"] = True  # a default
     assert found == wanted
     tables_of_the_plan = {type(part).__name__ for part in _models(parse_plan(FULL, "x"))}
-    every = {cls.__name__ for cls in _subclasses(plans.Table)}
+    every = {cls.__name__ for cls in _subclasses(plans.Table) if cls.__module__.startswith("mobileface.")}
     margins = {"Softmax", "ArcFace", "CosFace", "SphereFace", "MagFace", "AdaFace"}  # of which one was taken
     assert every - tables_of_the_plan == margins | {
         "Range",

@@ -138,6 +138,13 @@ class Stopped(Means):
         return super().__call__(images)
 
 
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches in their order: with a second thread reading ahead, an interrupt may come in an earlier batch's turn."""
+    monkeypatch.setattr(teaching, "ThreadPoolExecutor", lambda _: ThreadPoolExecutor(1))
+
+
+@pytest.mark.usefixtures("one_by_one")
 def test_what_was_embedded_before_an_interrupt_is_kept(
     shared_faces: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +161,7 @@ def test_what_was_embedded_before_an_interrupt_is_kept(
     assert again.images == 2 * (len(faces) - 8)
 
 
+@pytest.mark.usefixtures("one_by_one")
 def test_an_interrupted_part_goes_on_where_it_was(
     shared_faces: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +169,6 @@ def test_an_interrupted_part_goes_on_where_it_was(
     faces = FaceSet([FolderFaces(shared_faces)])
     whole = teacher_targets(Means(), faces, cache / "whole")
     monkeypatch.setattr(teaching, "BATCH", 4)
-    monkeypatch.setattr(teaching, "ThreadPoolExecutor", lambda threads: ThreadPoolExecutor(1))  # batches in their order
     kept = []
     for most in (8, 4):
         with pytest.raises(KeyboardInterrupt):
@@ -178,6 +185,7 @@ def test_an_interrupted_part_goes_on_where_it_was(
     assert [path.suffixes for path in (cache / "teachers").iterdir()] == [[".safetensors"]]
 
 
+@pytest.mark.usefixtures("one_by_one")
 @pytest.mark.parametrize("rows", [torch.ones(99, 6), torch.ones(4, 5), torch.ones(24), torch.ones(4, 6).half()])
 def test_what_another_program_left_beside_a_part_is_not_taken(
     shared_faces: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, rows: torch.Tensor

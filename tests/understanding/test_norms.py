@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mobileface.data.folder import FolderFaces
@@ -34,6 +34,7 @@ def test_who_is_shown(values: np.ndarray, shown: int) -> None:
         assert len({i for place in found.values() for i in place}) == 3 * count
 
 
+@example(np.array([0.5, np.nextafter(0.5, 1)]))
 @given(norms)
 def test_every_image_is_counted_once(values: np.ndarray) -> None:
     found = distribution(values, [f"image {i}" for i in range(len(values))])

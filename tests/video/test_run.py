@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ def test_everything_that_is_written(source: Path, tmp_path: Path) -> None:
     assert frames["broken/f0.jpg"]["reason"] == "does not decode as an image"
     assert frames["partly/f1.png"]["status"] == "unreadable"
     assert "highest quality" in frames["strangers/f1.png"]["reason"]
+    assert frames["strangers/f0.png"]["reason"] == "component of 1, the kept one has 1: by quality, then by order"
     assert [frames[f"strangers/f{i}.png"]["component"] for i in range(3)] == ["2", "0", "1"]
 
     assert json.loads((out / "summary.json").read_text()) == summary
@@ -148,6 +150,7 @@ def test_a_sweep_with_marks_and_labels(tmp_path: Path) -> None:
     settings = Settings(0.5, (-1.0, 0.5, 0.3))
     summary = clean_videos(open_videos(root / "noisy.tsv"), Table(ROWS), settings, None, labels=tmp_path / "labels.tsv")
     assert summary["labelled"] == 4
+    assert summary["labels_sha256"] == hashlib.sha256((tmp_path / "labels.tsv").read_bytes()).hexdigest()
     assert [row["threshold"] for row in summary["sweep"]] == [None, -1.0, 0.3, 0.5]
     for row, removed in zip(summary["sweep"], (0, 0, 4, 4), strict=True):
         assert row["noise"] == removed
@@ -178,6 +181,18 @@ def test_where_nothing_can_be_used_nothing_is_written(tmp_path: Path) -> None:
     (root / "a" / "f.jpg").unlink()
     with pytest.raises(InputError, match=r"none of 0 frames can be used$"):
         clean_videos(open_videos(root), Table(ROWS), Settings())
+
+
+def test_faults_are_named_in_the_order_of_the_frames(tmp_path: Path) -> None:
+    """Though a frame that cannot be decoded is known before one that has no embedding."""
+    rows = ROWS.copy()
+    rows[7] = 0
+    root = write_videos(tmp_path / "videos", {"v": [7, 0, 7]})
+    (root / "v" / "f1.png").write_bytes(b"no image")
+    (root / "v" / "f3.png").write_bytes((root / "v" / "f0.png").read_bytes())
+    write_videos(root, {"w": [1]})
+    names = clean_videos(open_videos(root), Table(rows))["unreadable"]["names"]
+    assert [name.split(":")[0] for name in names] == ["v/f0.png", "v/f1.png", "v/f2.png", "v/f3.png"]
 
 
 def test_results_do_not_land_among_the_videos(source: Path, tmp_path: Path) -> None:

@@ -73,13 +73,14 @@ def test_verification_is_that_of_all_pairs() -> None:
         assert found["tar"][name] == pytest.approx(np.mean([g > limit for g in genuine]))
 
 
-def test_many_videos_have_no_auc_and_the_same_tar(monkeypatch: pytest.MonkeyPatch) -> None:
-    units, who = people(70, 12)
+def test_many_videos_have_no_auc_and_the_same_tar_at_the_lowest_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    units, who = people(220, 12)
     exact = verify(units, who)
+    assert list(exact["tar"]) == ["1e-2", "1e-3", "1e-4"]
     monkeypatch.setattr(sweep, "MAX_EXACT", 69)
     found = verify(units, who)
     assert found["auc"] is None
-    assert found["tar"] == {"1e-3": exact["tar"]["1e-3"]}
+    assert found["tar"] == {"1e-4": exact["tar"]["1e-4"]}
 
 
 def test_videos_without_a_feature_are_left_out_and_counted() -> None:
@@ -101,11 +102,11 @@ def named(folder: Path, *names: str) -> Videos:
 
 
 def test_labels_with_and_without_a_header(tmp_path: Path) -> None:
-    path, videos = tmp_path / "labels.tsv", named(tmp_path, "a", "b", "c")
-    path.write_text("clip\tidentity\tn\na\tAnn\t3\nother\tZoe\t1\n# c\tAnn\nb\tAnn\r\n\n")
-    assert read_labels(path, videos) == {"a": 0, "b": 0}
-    path.write_text("a\tAnn\nb\tBob\n")
-    assert read_labels(path, videos) == {"a": 0, "b": 1}
+    path, videos = tmp_path / "labels.tsv", named(tmp_path, "a", "b", "c", "d")
+    path.write_text("clip\tidentity\tn\na\tAnn\t3\nother\tZoe\t1\n# d\tAnn\nb\tAnn\r\n\nc\tBob\n")
+    assert read_labels(path, videos) == {"a": 0, "b": 0, "c": 1}
+    path.write_text("a\tAnn\nc\tBob\nb\tBob\n")
+    assert read_labels(path, videos) == {"a": 0, "b": 1, "c": 1}
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,8 @@ def test_labels_with_and_without_a_header(tmp_path: Path) -> None:
         ("a\t\n", r"line 1 is 'a\\t'"),
         ("x\tAnn\ny\tBob\n", r"names none of the 2 videos"),
         ("", r"names none of the 2 videos"),
+        ("a\tAnn\nb\tBob\nx\tAnn\n", r"names 2 of the videos, of 2 identities; wanted two of one and one of another"),
+        ("a\tAnn\nb\tAnn\nx\tBob\n", r"names 2 of the videos, of 1 identities"),
     ],
 )
 def test_bad_labels_are_named_by_line(tmp_path: Path, text: str, complaint: str) -> None:

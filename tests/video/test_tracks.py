@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,25 @@ def test_a_folder_gives_videos_and_frames_in_the_order_of_their_names(tmp_path: 
     assert list(videos) == expected
     assert list(videos) == expected  # again: a walk is no iterator that is used up
     assert (len(videos), videos.names, videos.marked) == (3, ["clip9", "clip10", "empty"], False)
+
+
+def test_names_of_equal_numbers_have_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever order the file system lists them in."""
+    write_videos(tmp_path, {"v1": [1], "v01": [1]})
+    for name in ("v1/1.png", "v1/01.png", "v1/001.png"):
+        write_frame(tmp_path / name, 1)
+    real = os.scandir
+    for turn in (False, True):
+
+        @contextlib.contextmanager
+        def listing(path: Path, turn: bool = turn) -> Iterator[list[os.DirEntry[str]]]:
+            with real(path) as entries:
+                yield sorted(entries, key=lambda entry: entry.name, reverse=turn)
+
+        monkeypatch.setattr(tracks.os, "scandir", listing)
+        videos = list(open_videos(tmp_path))
+        assert [video.name for video in videos] == ["v01", "v1"]
+        assert videos[1].frames == ("v1/001.png", "v1/01.png", "v1/1.png", "v1/f0.png")
 
 
 def test_a_list_of_videos_is_the_challenges(tmp_path: Path) -> None:
