@@ -128,6 +128,10 @@ LGAF_SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+# Those that together hold every operator of LGAF: what an exporter sees of the others is there as well.
+LGAF_OPERATORS = ("local-printed", "concat-entropy", "iaff", "b=2", "adaface")
+
+
 def lgaf_setting(name: str) -> LGAF:
     """`lgaf-micro` with one of LGAF_SETTINGS."""
     micro = ZOO["lgaf-micro"]

@@ -222,6 +222,7 @@ def ten_fold(score: np.ndarray, same: np.ndarray) -> float:
     return float(np.mean(found))
 
 
+@pytest.mark.slow
 def test_pixels_alone_do_not_verify(tmp_path: Path) -> None:
     """The demo's claim: raw pixels stay below 0.75, however they are normalised."""
     write_synthetic(tmp_path, identities=1, images=1, held_out=40, pairs=300, seed=0)

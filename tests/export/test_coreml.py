@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from mobileface.errors import InputError
 from mobileface.files import size_of
 from mobileface.models.fuse import fuse
 from mobileface.zoo import ZOO
-from tests.strategies import LGAF_SETTINGS, lgaf_setting
+from tests.strategies import LGAF_OPERATORS, lgaf_setting
 
 Make = Callable[..., nn.Module]
 Pixels = NDArray[np.uint8]
@@ -122,15 +123,17 @@ def test_residual_networks(tmp_path: Path, make: Make, images: Pixels, name: str
 
 
 @SLOW
-@pytest.mark.parametrize("name", LGAF_SETTINGS)
-def test_every_setting_of_lgaf(tmp_path: Path, make: Make, images: Pixels, name: str) -> None:
+@pytest.mark.parametrize("name", LGAF_OPERATORS)
+def test_every_operator_of_lgaf(tmp_path: Path, make: Make, images: Pixels, name: str) -> None:
     network = make(lgaf_setting(name))
     check(write(network, tmp_path / "net.mlpackage", "fp16"), network, images, "fp16")
 
 
 @SLOW
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", ["student-real", "mobilefacenet", "lfrc-step5"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [*product(["student-real", "mobilefacenet"], PRECISIONS), ("lfrc-step5", "fp32"), ("lfrc-step5", "fp16")],
+)
 def test_large_networks(tmp_path: Path, make: Make, images: Pixels, name: str, precision: str) -> None:
     network = make(ZOO[name])
     path = write(network, tmp_path / "net.mlpackage", precision)

@@ -137,6 +137,7 @@ def test_too_few_crops_are_refused(network: nn.Module, crops: NDArray[np.uint8])
         choose(network, crops[:8], 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["iresnet-micro", "lgaf-micro"])
 def test_other_families_can_be_searched(make: Callable[..., nn.Module], crops: NDArray[np.uint8], name: str) -> None:
     from mobileface.zoo import ZOO

@@ -27,7 +27,7 @@ from mobileface.embedders.opening import open_embedder
 from mobileface.errors import CheckFailed
 from mobileface.zoo import ZOO
 from search.cost import cost
-from tests.strategies import LGAF_SETTINGS, lgaf_setting
+from tests.strategies import LGAF_OPERATORS, lgaf_setting
 
 Make = Callable[..., nn.Module]
 Pixels = NDArray[np.uint8]
@@ -94,14 +94,15 @@ def check_residual(path: Path, network: nn.Module, images: Pixels) -> None:
     assert 0 <= values - cost(network.arch).folded < 100  # numbers of the graph itself: 127.5, ...
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESIDUAL)
 def test_residual_networks_and_their_heads(tmp_path: Path, make: Make, images: Pixels, name: str) -> None:
     check_residual(tmp_path / "net.onnx", make(ZOO[name]), images)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LGAF_SETTINGS)
-def test_every_setting_of_lgaf(tmp_path: Path, make: Make, images: Pixels, name: str) -> None:
+@pytest.mark.parametrize("name", LGAF_OPERATORS)
+def test_every_operator_of_lgaf(tmp_path: Path, make: Make, images: Pixels, name: str) -> None:
     check_residual(tmp_path / "net.onnx", make(lgaf_setting(name)), images)
 
 

@@ -95,6 +95,7 @@ def test_zoo_entries_cost_what_the_network_costs(name: str) -> None:
     check_built(ZOO[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LGAF_SETTINGS)
 def test_every_setting_of_lgaf_costs_what_the_network_costs(name: str) -> None:
     check_built(lgaf_setting(name))

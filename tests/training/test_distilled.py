@@ -129,7 +129,14 @@ def whole(data: dict[str, Any], ways: dict[str, Way], tmp_path_factory: pytest.T
 # ---- exact resume
 
 
-@pytest.mark.parametrize(("way", "step"), [("cached", 3), ("cached", 12), ("cached", 15), ("network", 14), ("onnx", 5)])
+@pytest.mark.parametrize(
+    ("way", "step"),
+    [
+        ("cached", 12),
+        ("onnx", 5),
+        *(pytest.param(*rest, marks=pytest.mark.slow) for rest in (("cached", 3), ("cached", 15), ("network", 14))),
+    ],
+)
 def test_a_stopped_training_ends_in_the_same_weights(
     way: str,
     step: int,

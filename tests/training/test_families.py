@@ -48,7 +48,9 @@ def test_the_weight_that_stays_one_is_not_trained(kind: str) -> None:
 NARROW = {"family": "lgaf", "depths": [1, 1, 2, 1], "widths": [8, 12, 16, 64], "embedding_dim": 32, "dropout": 0.4}
 
 
-@pytest.mark.parametrize("named", ["lgaf-micro", NARROW], ids=["lgaf-micro", "dropout"])
+@pytest.mark.parametrize(
+    "named", [pytest.param("lgaf-micro", marks=pytest.mark.slow), NARROW], ids=["lgaf-micro", "dropout"]
+)
 def test_an_lgaf_trains_and_goes_on_exactly_where_it_was_stopped(
     named: Any, tmp_path: Path, shared_faces: Path, make_plan: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,12 @@ def test_a_repeated_training_is_the_same(case: Callable[..., Any], whole: Any, t
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 @pytest.mark.parametrize(
     ("terms", "optimizer"),
-    [("classification", "sgd"), ("classification", "adamw"), ("distillation", "sgd"), ("distillation", "adamw")],
+    [
+        ("classification", "sgd"),
+        pytest.param("classification", "adamw", marks=pytest.mark.slow),
+        pytest.param("distillation", "sgd", marks=pytest.mark.slow),
+        ("distillation", "adamw"),
+    ],
 )
 def test_stopped_and_taken_up_again(
     terms: str,

@@ -29,7 +29,9 @@ from tests.training.runs import assert_same_tensors, breaking_off, rows, train
 MakeData = Callable[..., dict[str, Any]]
 
 
-@pytest.mark.parametrize("queue", ["proxy", "momentum", "batch", "octuplet"])
+@pytest.mark.parametrize(
+    "queue", ["proxy", *(pytest.param(queue, marks=pytest.mark.slow) for queue in ("momentum", "batch", "octuplet"))]
+)
 def test_a_training_that_is_stopped_goes_on_exactly(
     people: Path, make_plan_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queue: str
 ) -> None:

@@ -111,7 +111,9 @@ def test_network_and_centres_start_from_the_best_weights_of_the_phase_before(
     assert float(begun[1]["terms.classification.margin.statistics.mean"]) == 20  # AdaFace's is new in phase three
 
 
-@pytest.mark.parametrize("step", [5, 18, 19, 24, 30, 31, 33])
+@pytest.mark.parametrize(
+    "step", [19, 31, *(pytest.param(step, marks=pytest.mark.slow) for step in (5, 18, 24, 30, 33))]
+)
 def test_resume_is_exact_across_borders(
     step: int, ladder: dict[str, Any], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
