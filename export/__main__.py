@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from export.arguments import repeated
-from mobileface.errors import exit_code, guarded
+from mobileface.errors import guarded, run_command
 
 
 def export(
@@ -46,9 +46,7 @@ def export(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(export)
-    return exit_code(lambda: app(args=repeated(sys.argv[1:] if argv is None else argv), prog_name="python -m export"))
+    return run_command(export, "python -m export", repeated(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from export.timing import Timing, all_threads, profile, runner, take_turns
-from mobileface.errors import InputError, exit_code, guarded
+from mobileface.errors import InputError, guarded, run_command
 
 REFERENCE = "mobilefacenet"  # of the zoo, with weights of no training: time does not depend on them
 OPERATORS = 8  # that a profile prints
@@ -100,9 +100,7 @@ def plain_reference(like: Path, folder: Path) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(bench)
-    return exit_code(lambda: app(args=argv, prog_name="python -m export.bench"))
+    return run_command(bench, "python -m export.bench", argv)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,15 @@ def guarded(command: Callable[[], int | None], debug: bool = False, goes_on: boo
         return 1
 
 
+def run_command(command: Callable[..., object], name: str, argv: list[str] | None) -> int:
+    """A command line of one command, called `name` in its help; returns the exit code."""
+    import typer
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(command)
+    return exit_code(lambda: app(args=argv, prog_name=name))
+
+
 def exit_code(application: Callable[[], object]) -> int:
     """Run a command-line application that ends in SystemExit (usage errors too) and return its code."""
     try:

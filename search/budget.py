@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from mobileface.arch import Arch
-from mobileface.errors import CheckFailed, InputError, exit_code, guarded, nearest
+from mobileface.errors import CheckFailed, InputError, guarded, nearest, run_command
 from mobileface.zoo import find_arch
 from search.cost import RULES, cost, cost_by_stage
 from search.latency import TABLES, find_table
@@ -229,9 +229,7 @@ def report(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(report)
-    return exit_code(lambda: app(args=argv, prog_name="python -m search.budget"))
+    return run_command(report, "python -m search.budget", argv)
 
 
 if __name__ == "__main__":

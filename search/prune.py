@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mobileface.arch import Arch, SEMobileFaceNet, load_arch
-from mobileface.errors import InputError, exit_code, guarded
+from mobileface.errors import InputError, guarded, run_command
 from search.budget import BUDGETS, Budget, find_budget, judge, per_stage, require_fits
 from search.cost import RULES, cost
 from search.prune_channels import require_prunable, towards
@@ -222,9 +222,7 @@ def prune_command(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(prune_command)
-    return exit_code(lambda: app(args=argv, prog_name="python -m search.prune"))
+    return run_command(prune_command, "python -m search.prune", argv)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import typer
 from pydantic import Field, ValidationError, model_validator
 
 from mobileface.arch import Arch, load_arch
-from mobileface.errors import InputError, exit_code, guarded
+from mobileface.errors import InputError, guarded, run_command
 from mobileface.plain_yaml import read_yaml
 from mobileface.training.plan import MAX_PLAN_BYTES, BudgetLimits, Plan, parse_plan
 from mobileface.training.plan_errors import explain
@@ -215,9 +215,7 @@ def road_command(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(road_command)
-    return exit_code(lambda: app(args=argv, prog_name="python -m search.road"))
+    return run_command(road_command, "python -m search.road", argv)
 
 
 if __name__ == "__main__":

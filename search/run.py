@@ -6,7 +6,6 @@ command goes on where it was stopped; with more --trials it goes further.
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import signal
@@ -20,9 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
-from mobileface.errors import INTERRUPTED, CheckFailed, InputError, exit_code, guarded, nearest
+from mobileface.errors import INTERRUPTED, CheckFailed, InputError, guarded, nearest, run_command
 from mobileface.files import locked
 from search.budget import Budget, find_budget
 
@@ -216,10 +214,9 @@ def report(
     def run() -> None:
         from rich.console import Console
 
-        from mobileface.training.plan import read_plan
+        from mobileface.training.whole import load_plan
 
-        root = [] if data is None else [f"data.root={yaml.safe_dump(os.fspath(data), width=math.inf)}"]
-        plan = read_plan(recipe, [*(overrides or []), *root])
+        plan = load_plan(recipe, data, overrides or [])
         where = {"out": out or Path("runs") / f"search-{Path(space).stem}", "storage": storage}
         search = plan_search(space, budget, plan, score, against, trials, seed, **where)
         console = Console(soft_wrap=True, markup=False, emoji=False)
@@ -230,9 +227,7 @@ def report(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(report)
-    return exit_code(lambda: app(args=argv, prog_name="python -m search.run"))
+    return run_command(report, "python -m search.run", argv)
 
 
 if __name__ == "__main__":
