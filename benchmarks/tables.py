@@ -175,7 +175,7 @@ def targets(results: Callable[[str], Result | None]) -> list[list[str]]:
 
 
 def _percent(mean: float, deviation: float | None) -> str:
-    return f"{100 * mean:.2f} ± {'–' if deviation is None else f'{100 * deviation:.2f}'} %"
+    return f"{100 * mean:.2f}{'' if deviation is None else f' ± {100 * deviation:.2f}'} %"
 
 
 _FORMATS = {"onnx": "ONNX", "coreml": "Core ML", "tflite": "TFLite"}
