@@ -17,11 +17,9 @@ is not made again, and what was broken off goes on; the result file is written w
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from rich.console import Console
 
 from benchmarks.environment import write_result
-from benchmarks.runs import Job, Row, make_rows, recipe
+from benchmarks.runs import Job, Row, recipe, rows_at_once
 from mobileface.arch import SEMobileFaceNet
 from mobileface.training.loop import finished_facts
 from mobileface.training.plan import parse_plan
@@ -49,7 +47,6 @@ TIMES = 4  # as many images as a short training
 SEED = 1  # of the truth
 DRAWS, MOST = 1_000, 10_000  # bootstrap samples; draws until the networks of a budget are there
 TRUTHS = ("auc", "lfw")
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 def networks() -> list[tuple[int, SEMobileFaceNet]]:
@@ -165,13 +162,6 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     return {"scores": {name: found[name] for name in ranked}, "truths": judged(truths["auc"], truths["lfw"], groups)}
 
 
-def made(data: Path, job: Job) -> Row:
-    """The row of one network, which `make_rows` keeps in its folder."""
-    make_rows([job], data, lambda rows: None)
-    row: Row = json.loads((job.folder / "row.json").read_text(encoding="utf-8"))["row"]
-    return row
-
-
 def main(data: Path, out: Path = Path("runs/score-rank")) -> None:
     """The long training of each network, then its cheap scores."""
     jobs = [
@@ -179,13 +169,10 @@ def main(data: Path, out: Path = Path("runs/score-rank")) -> None:
         for number, arch in networks()
     ]
     opened("distill", data)  # the teacher's embeddings are cached before several processes ask for them
-    os.environ |= ONE_THREAD  # for the processes, and those that they start
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
-        rows = list(pool.map(partial(made, data), jobs))
+    rows = rows_at_once(jobs, data)
     about = {"space": SPACE, "recipes": [RECIPE, TAUGHT], "max_flops": LIMITS, "times": TIMES, "seed": SEED}
     if "NO_RESULT" not in os.environ:
-        write_result("score_rank", {**about, "at_once": cores, **summary(rows), "networks": rows})
+        write_result("score_rank", {**about, **summary(rows), "networks": rows})
 
 
 if __name__ == "__main__":

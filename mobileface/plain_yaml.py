@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from mobileface.errors import InputError
+
+
+def read_yaml_file(path: Path, kind: str, limit: int) -> Any:
+    """What a file of at most `limit` bytes holds; InputError for a larger one, which is no `kind`.
+
+    Raises ValueError, on one line, for anything else than plain YAML in UTF-8.
+    """
+    if path.stat().st_size > limit:
+        raise InputError(f"{path}: is larger than {limit} bytes; not a {kind}")
+    return read_yaml(path.read_text(encoding="utf-8"))
 
 
 def read_yaml(text: str) -> Any:

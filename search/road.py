@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from mobileface.arch import Arch, load_arch
 from mobileface.errors import InputError, guarded, run_command
-from mobileface.plain_yaml import read_yaml
+from mobileface.plain_yaml import read_yaml_file
 from mobileface.training.plan import MAX_PLAN_BYTES, BudgetLimits, Plan, parse_plan
 from mobileface.training.plan_errors import explain
 from mobileface.training.plan_phases import wrapped
@@ -93,10 +93,8 @@ def read_road(path: Path, data: Path | None) -> tuple[Road, list[Plan]]:
     """A road from YAML and the plan of each step, `--data` in them. InputError that names step and key."""
     if not path.is_file():
         raise InputError(f"{path}: no such road; wanted a YAML file")
-    if path.stat().st_size > MAX_PLAN_BYTES:
-        raise InputError(f"{path}: is larger than {MAX_PLAN_BYTES} bytes; not a road")
     try:
-        road = Road.model_validate(read_yaml(path.read_text(encoding="utf-8")))
+        road = Road.model_validate(read_yaml_file(path, "road", MAX_PLAN_BYTES))
     except ValidationError as error:
         raise InputError(f"{path}: {explain(error, Road)}") from None
     except ValueError as error:

@@ -36,7 +36,7 @@ from pydantic import ValidationError
 
 from mobileface.arch import Arch, SEMobileFaceNet, Stage
 from mobileface.errors import InputError, nearest
-from mobileface.plain_yaml import read_yaml
+from mobileface.plain_yaml import read_yaml_file
 from mobileface.training.plan_errors import explain
 from search.space_tables import SPACES, SpaceTable
 
@@ -190,10 +190,8 @@ def find_space(name: str) -> Space:
     if not path.is_file():
         found = "is no file" if path.exists() else "no such file"
         raise InputError(f"{path}: {found}; wanted a space in YAML or JSON")
-    if path.stat().st_size > MAX_SPACE_BYTES:
-        raise InputError(f"{path}: is larger than {MAX_SPACE_BYTES} bytes; not a space")
     try:
-        data = read_yaml(path.read_text(encoding="utf-8"))
+        data = read_yaml_file(path, "space", MAX_SPACE_BYTES)
     except ValueError as error:  # bytes that are not UTF-8 as well
         raise InputError(f"{path}: cannot be read as a space ({error})") from None
     return parse_space({"name": path.stem, **data} if isinstance(data, dict) else data, str(path))

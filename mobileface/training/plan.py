@@ -9,7 +9,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from mobileface.errors import InputError
-from mobileface.plain_yaml import read_yaml
+from mobileface.plain_yaml import read_yaml, read_yaml_file
 from mobileface.training.plan_errors import explain
 from mobileface.training.plan_phases import Phase, switch, wrapped
 from mobileface.training.plan_table import Positive, Table
@@ -204,10 +204,8 @@ def read_plan(path: Path, overrides: list[str] | None = None) -> Plan:
     """Read a recipe and apply `--set key.0.key=value` overrides; raises InputError that names the key."""
     if not path.is_file():
         raise InputError(f"{path}: no such recipe; wanted a YAML file")
-    if path.stat().st_size > MAX_PLAN_BYTES:
-        raise InputError(f"{path}: is larger than {MAX_PLAN_BYTES} bytes; not a plan")
     try:
-        data = read_yaml(path.read_text(encoding="utf-8"))
+        data = read_yaml_file(path, "plan", MAX_PLAN_BYTES)
     except ValueError as error:  # bytes that are not UTF-8 as well
         raise InputError(f"{path}: is not YAML ({error})") from None
     if not isinstance(data, dict):

@@ -207,15 +207,16 @@ def prepare(
     if plan.activation_checkpointing:
         recompute_blocks(network)
     held, skipped = held_out(faces, split.held_out, plan.seed, plan.data.validate_.sides)
-    if held is None:
-        say("no held-out identities to compare: the last checkpoint counts as the best")
-        if tired := [phase.name for phase in plan.phases if phase.patience]:
-            raise InputError(
-                f"phase {tired[0]}: patience needs a score, and nobody is held out; wanted patience: 0, or "
-                "data.validate.identities above 0"
-            )
-    else:
-        say(held.described())
+    say(
+        "no held-out identities to compare: the last checkpoint counts as the best"
+        if held is None
+        else held.described()
+    )
+    if held is None and (tired := [phase.name for phase in plan.phases if phase.patience]):
+        raise InputError(
+            f"phase {tired[0]}: patience needs a score, and nobody is held out; wanted patience: 0, or "
+            "data.validate.identities above 0"
+        )
     watched, unwatched = watch_sample(faces, split, plan.watch, plan.seed)
     trainer = Trainer(
         plan=plan,
