@@ -1,10 +1,13 @@
 """Which form of an activation LiteRT runs fastest: `python -m benchmarks.tflite_forms`. Four minutes.
 
 Each network is converted with every form of its activation that `benchmarks.onnx_forms` has, batch norms folded, in
-fp32 and in int8. "plain": the converter makes relu(x) - a relu(-x) of PReLU, and has an operator for LeakyReLU. One
-thread, batch 1. The files take turns run by run. Times are of the processor, not of the clock, so that other work on
-the machine counts less. What `export.to_tflite` ships is PReLU as max(x, a x) and the others as they are. Seeds as in
-`benchmarks.onnx_forms`; image 0.
+fp32 and in int8. "plain": the converter makes relu(x) - a relu(-x) of PReLU, and has an operator for LeakyReLU.
+"joined": max(x, a x) as LiteRT's own operator for PReLU. The global depthwise convolution is a product and a sum, but
+where it says "as it is". What `export.to_tflite` ships is PReLU joined in float and as max(x, a x) in int8, and the
+others as they are.
+
+One thread, batch 1. The files take turns run by run. Times are of the processor, not of the clock, so that other work
+on the machine counts less. Seeds as in `benchmarks.onnx_forms`; image 0.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from benchmarks.environment import installed, write_result
 from benchmarks.onnx_forms import FORMS, in_form, network_like_trained
 from export.images import parity_images
 from export.int8 import Int8
+from export.tflite_forms import join_prelu, split_global_depthwise
 from export.tflite_graph import operators, read
 from export.tflite_int8 import quantised
 from export.timing import Timing
@@ -35,6 +39,7 @@ from mobileface.models.fuse import fuse
 from mobileface.zoo import find_arch
 
 NETWORKS = (("lfrc-step5", "prelu"), ("mobilefacenet", "prelu"), ("mobilefacenet", "leaky_relu"))
+SHIPPED = {"prelu": "max", "leaky_relu": "plain"}  # as converted
 WARM_UP = 20
 
 
@@ -66,8 +71,14 @@ def measure(name: str, activation: str, runs: int, folder: Path) -> dict[str, An
     files = {}
     for form in FORMS[activation]:
         with silent():
-            files[f"fp32 {form}"] = convert(in_form(fused, activation, form))
+            converted = convert(in_form(fused, activation, form))
+            files[f"fp32 {form}"] = split_global_depthwise(converted)
             files[f"int8 {form}"] = quantised(files[f"fp32 {form}"], Int8(crops))
+        if (activation, form) == ("prelu", "max"):
+            files["fp32 joined"] = join_prelu(files["fp32 max"])
+        if form == SHIPPED[activation]:
+            files[f"fp32 {form}, global depthwise as it is"] = converted
+            files[f"int8 {form}, global depthwise as it is"] = quantised(converted, Int8(crops))
     times = take_turns({form: interpreter(content, folder, form) for form, content in files.items()}, runs)
     return {
         "arch": name,

@@ -52,7 +52,7 @@ def name_values(model: Any, root: nn.Module, network: str, keep: frozenset[str])
     tail, floats, found, names = _tail(steps), set(graph.inputs), set(), set[str]()
     layer = "input"
     for place, (kind, op) in enumerate(steps):
-        values = [i for i in op.inputs if i >= 0 and not _constant(model, i)]
+        values = [i for i in op.inputs if i >= 0 and not is_constant(model, i)]
         named = next((layers[n] for i in op.inputs[1:] for n in _origin(graph.tensors[i]) if n in layers), None)
         weighted = kind in WEIGHTED and named is not None
         if weighted:
@@ -67,7 +67,7 @@ def name_values(model: Any, root: nn.Module, network: str, keep: frozenset[str])
         for i in op.outputs:
             graph.tensors[i].name = _unused(base, names).encode()
         for i in op.inputs:
-            if i >= 0 and _constant(model, i) and graph.tensors[i].name.decode() not in names:
+            if i >= 0 and is_constant(model, i) and graph.tensors[i].name.decode() not in names:
                 graph.tensors[i].name = _unused(f"{layer}/constant", names).encode()
     for signature in (*model.signatureDefs[0].inputs, *model.signatureDefs[0].outputs):
         graph.tensors[signature.tensorIndex].name = signature.name
@@ -120,7 +120,8 @@ def _origin(tensor: Any) -> Iterator[str]:
     return (part for part in tensor.name.decode().split(";") if part)
 
 
-def _constant(model: Any, index: int) -> bool:
+def is_constant(model: Any, index: int) -> bool:
+    """Whether a value of the main graph is data of the file."""
     data = model.buffers[model.subgraphs[0].tensors[index].buffer].data
     return data is not None and len(data) > 0
 

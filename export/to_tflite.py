@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from export.activations import rewrite_activations
 from export.deployed import Deployed, folded
 from export.int8 import Int8
+from export.tflite_forms import join_prelu, split_global_depthwise
 from export.tflite_graph import free_batch, name_values, packed, put_texts, read
 from export.tflite_int8 import halved, quantised
 from mobileface.arch import INPUT_SIZE
@@ -58,11 +59,10 @@ def export_tflite(
     fused = folded(network, path, precision, int8)
     keep = int8.keep if int8 else frozenset[str]()
     with silent():
-        content = convert(rewrite_activations(fused), keep)
+        content = split_global_depthwise(convert(rewrite_activations(fused), keep))
         if precision == "fp16":
             content = halved(content)
-        elif int8 is not None:
-            content = quantised(content, int8)
+        content = join_prelu(content) if int8 is None else quantised(content, int8)
     model = read(content)
     put_texts(model, METADATA, {CONTRACT_KEY: json.dumps(InputContract(layout="nhwc").to_dict()), **metadata})
     path.write_bytes(packed(model))

@@ -104,11 +104,14 @@ def test_smaller_precisions_are_near(
 def test_what_the_graphs_are_made_of(files: dict[str, Path]) -> None:
     kinds = {precision: Counter(kind for kind, _, _ in graph(path)) for precision, path in files.items()}
     for found in kinds.values():
-        assert found["CONV_2D"] + found["DEPTHWISE_CONV_2D"] == 14
+        assert found["CONV_2D"] + found["DEPTHWISE_CONV_2D"] == 14 - 1  # the global one is a product and a sum
         assert found["SQRT"] == found["DIV"] == 1
-        assert not {"TRANSPOSE", "CUSTOM", "PRELU", "RELU"} & found.keys()
-        assert found["MAXIMUM"] == 8 + 1  # PReLUs, and the least norm
-    assert kinds["fp16"]["DEQUANTIZE"] == 14
+        assert found["SUM"] == 2
+        assert not {"TRANSPOSE", "CUSTOM", "RELU"} & found.keys()
+        assert found["PRELU"] + found["MAXIMUM"] == 8 + 1  # PReLUs, and the least norm
+    assert kinds["fp32"]["PRELU"] == kinds["fp16"]["PRELU"] >= 6  # but for those of SE, one value to a channel
+    assert kinds["int8"]["PRELU"] == 0
+    assert kinds["fp16"]["DEQUANTIZE"] == 13
     assert not {"HARD_SWISH", "LEAKY_RELU"} & kinds["int8"].keys()
 
 
