@@ -2,15 +2,19 @@
 
 STUDENT is the run folder of a trained network (runs/distill-real): all formats in all precisions, each judged on LFW
 and CFP-FP's folds 9-10, its ranges for int8 from its own training images in DATA. `lfrc-step5` is there for time and
-size: the weights of WEIGHTS, a run folder, where given, else random ones whose batch norms fit their inputs. One
-thread, batch 1; the files of a network and a plain ONNX export of it (batch norms and PReLU as they are) take turns.
-Core ML has no runtime off macOS: its files are executed by our interpreter, and not timed.
+size: the weights of WEIGHTS, a run folder, where given, else random ones whose batch norms fit their inputs. Through
+fifty blocks of random weights every rounding grows, which no gate lets through: these files are written without it,
+with all in int8 that the writers have in it, as the student's are.
+
+One thread, batch 1; the files of a network and a plain ONNX export of it (batch norms and PReLU as they are) take
+turns. Core ML has no runtime off macOS: its files are executed by our interpreter, and not timed.
 
 An hour on one core, most of it for judging. Files and results that are in DIR are not made again.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import sys
@@ -25,8 +29,9 @@ from safetensors.torch import save_file
 
 from benchmarks.environment import write_result
 from benchmarks.onnx_forms import network_like_trained
-from export.formats import FORMATS, PRECISIONS, label
+from export.formats import FORMATS, PRECISIONS, file_name, label
 from export.images import crops_for, parity_images
+from export.int8 import Int8
 from export.metadata import WEIGHTS_KEY
 from export.run import export_run
 from export.tflite_graph import operators, read
@@ -35,6 +40,8 @@ from export.to_onnx import write_onnx
 from mobileface.embedders.network import load_network
 from mobileface.factory import judge_model
 from mobileface.files import sha256, size_of
+from mobileface.models.equalise import equalise
+from mobileface.models.fuse import fuse
 from mobileface.training.plan import Plan, read_plan
 from mobileface.zoo import find_arch
 from search.cost import cost
@@ -85,11 +92,38 @@ def rows_of(name: str, folder: Path, plan: Plan, sets: tuple[str, ...]) -> list[
             row = {"model": name, "format": kind, "precision": precision, "bytes": found["bytes"], **parity, **judged}
             if kept_float := found.get("int8", {}).get("kept"):
                 row["kept_float"] = kept_float
-            if kind == "tflite":
-                row["transposes"] = [name for name, _ in operators(read(file.read_bytes()))].count("TRANSPOSE")
-            rows.append(row | {"file": str(file)})
+            rows.append(row | graph_facts(kind, file))
             print(json.dumps(rows[-1]), flush=True)
     return rows
+
+
+def ungated_rows(name: str, folder: Path, plan: Plan) -> list[Row]:
+    """Size of each file, written without being held to the network, whose weights are of no training."""
+    (folder / "plan.yaml").write_text(plan.to_yaml())
+    crops = crops_for(folder, None, PRECISIONS).images
+    network = load_network(folder)
+    equal, ranges = equalise(fuse(network), crops[::2]), Int8(crops[::2])
+    (folder / "export").mkdir(exist_ok=True)
+    rows = []
+    for kind in FORMATS:
+        for precision in PRECISIONS:
+            file = folder / "export" / file_name(name, kind, precision)
+            if not file.exists():
+                searched = precision == "int8" and FORMATS[kind].searched
+                given = copy.deepcopy(equal if searched else network)
+                FORMATS[kind].write(given, file, {}, precision, ranges if precision == "int8" else None)
+            rows.append({"model": name, "format": kind, "precision": precision, "bytes": size_of(file)})
+            rows[-1] |= graph_facts(kind, file)
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def graph_facts(kind: str, file: Path) -> Row:
+    """Where the file is, and how many values a TFLite file turns around."""
+    if kind != "tflite":
+        return {"file": str(file)}
+    names = [name for name, _ in operators(read(file.read_bytes()))]
+    return {"transposes": names.count("TRANSPOSE"), "file": str(file)}
 
 
 def add_times(rows: list[Row], folder: Path) -> dict[str, Any]:
@@ -120,10 +154,11 @@ def checks(rows: list[Row], plain: dict[str, Any], predicted: dict[str, int]) ->
 
     for kind in FORMATS:
         fp32, fp16, int8 = (by[kind, precision] for precision in PRECISIONS)
-        check(f"{kind} fp32, least cosine", fp32["min_cosine"], 0.99999, least)
-        check(f"{kind} fp32, largest difference", fp32["max_abs"], 1e-4, most)
-        check(f"{kind} fp16, least cosine", fp16["min_cosine"], 0.9999, least)
-        check(f"{kind} int8, mean cosine", int8["mean_cosine"], 0.99, least)
+        if "min_cosine" in fp32:
+            check(f"{kind} fp32, least cosine", fp32["min_cosine"], 0.99999, least)
+            check(f"{kind} fp32, largest difference", fp32["max_abs"], 1e-4, most)
+            check(f"{kind} fp16, least cosine", fp16["min_cosine"], 0.9999, least)
+            check(f"{kind} int8, mean cosine", int8["mean_cosine"], 0.99, least)
         check(f"{kind} fp32, size off its prediction", abs(fp32["bytes"] / predicted["fp32"] - 1), 0.03, most)
         check(f"{kind} int8, size of fp32's", int8["bytes"] / fp32["bytes"], 0.35, most)
         if "lfw" in int8:
@@ -145,7 +180,7 @@ def main(data: Path, student: Path, out: Path = Path("runs/export"), weights: Pa
     result |= {"rows": [], "plain": [], "checks": []}
     for name, source, sets in (("student", student, SETS), ("lfrc-step5", weights, ())):
         folder = folder_of(source, out / name)
-        rows = rows_of(name, folder, plan, sets)
+        rows = ungated_rows(name, folder, plan) if source is None else rows_of(name, folder, plan, sets)
         plain = add_times(rows, folder)
         predicted = cost(load_network(folder).arch).bytes_by_precision
         result["rows"] += [{key: value for key, value in row.items() if key != "file"} for row in rows]

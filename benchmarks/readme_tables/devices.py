@@ -15,7 +15,7 @@ def exports(results: Results) -> Rows:
         if row["format"] == "network":
             rows.append([row["model"], "the network itself", "–", "–", "–", *sets, "–"])
             continue
-        cosines = [f"{row[name]:.5f}" for name in ("mean_cosine", "min_cosine")]
+        cosines = [f"{row[name]:.5f}" if name in row else "–" for name in ("mean_cosine", "min_cosine")]
         time = f"{row['median_ms']:.2f}" if "median_ms" in row else "–"
         name = f"{_FORMATS[row['format']]} {row['precision']}"
         rows.append([row["model"], name, f"{row['bytes'] / (1 << 20):.2f}", *cosines, *sets, time])
