@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.environment import installed, write_result
-from export.activations import MaxForm, rewritten
+from export.activations import ConvForm, MaxForm, rewritten
 from export.images import parity_images
 from export.int8 import Int8
 from export.timing import take_turns
@@ -43,8 +43,8 @@ NETWORKS = (
 )
 SLOPES = (0.05, 0.4)  # of PReLU: where those of trained networks lie
 SHIPPED = {  # by precision
-    "fp32": {"prelu": "max", "leaky_relu": "plain", "hard_swish": "plain"},
-    "int8": {"prelu": "add", "leaky_relu": "plain", "hard_swish": "plain"},
+    "fp32": {"prelu": "conv", "leaky_relu": "plain", "hard_swish": "plain"},
+    "int8": {"prelu": "conv", "leaky_relu": "plain", "hard_swish": "plain"},
 }
 LIMIT_FP32 = 0.55  # of the time with PReLU as it is
 LIMIT_INT8 = 0.75  # of the time of the fp32 file that is shipped
@@ -60,7 +60,7 @@ class ClipForm(nn.Module):
 
 # by form: what takes an activation's place; None keeps it
 FORMS: dict[str, dict[str, Callable[[Any], nn.Module] | None]] = {
-    "prelu": {"plain": None, "max": rewritten, "add": partial(rewritten, int8=True)},
+    "prelu": {"plain": None, "max": rewritten, "conv": partial(rewritten, form=ConvForm)},
     "leaky_relu": {"plain": None, "max": lambda layer: MaxForm(torch.tensor(layer.negative_slope))},
     "hard_swish": {"plain": None, "clip": lambda layer: ClipForm()},
 }

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.activations import rewrite_activations
+from export.activations import ConvForm, rewrite_activations
 from export.deployed import LEAST_NORM, Deployed, folded
 from export.int8 import Int8
 from export.onnx_fp16 import halve
@@ -44,7 +44,7 @@ def export_onnx(
     """
     fused = folded(network, path, precision, int8)
     with atomic_path(path) as temporary:
-        write_onnx(rewrite_activations(fused, precision == "int8"), temporary, metadata, precision, int8)
+        write_onnx(rewrite_activations(fused, ConvForm), temporary, metadata, precision, int8)
         check_outputs(temporary, path.name)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from export.activations import AddForm, MaxForm, SplitForm, rewrite_activations, rewritten
+from export.activations import ConvForm, MaxForm, SplitForm, rewrite_activations, rewritten
 from mobileface.errors import InputError
 
 SLOPES = st.one_of(
@@ -41,7 +41,7 @@ def test_equal_for_every_slope(slopes: list[float], values: list[float]) -> None
         assert torch.equal(found, by_hand)
         assert torch.equal(found, wanted)
         product = x * (layer.weight[:, None, None] - 1)
-        apart = (rewritten(layer, int8=True)(x) - by_hand).abs()
+        apart = (rewritten(layer, ConvForm)(x) - by_hand).abs()
         near = 4 * torch.finfo(dtype).eps * (x.abs() + product.abs())
         assert (apart <= near)[torch.isfinite(product) & torch.isfinite(by_hand)].all()
 
@@ -49,8 +49,8 @@ def test_equal_for_every_slope(slopes: list[float], values: list[float]) -> None
 def test_the_short_form_is_used_where_it_is_exact() -> None:
     assert type(rewritten(prelu([0.25, 0.0, -5.0, 1.0]))) is MaxForm
     assert type(rewritten(prelu([0.25, 1.0000001]))) is SplitForm
-    assert type(rewritten(prelu([0.25, 1.0]), int8=True)) is AddForm
-    assert type(rewritten(prelu([0.25, 1.5]), int8=True)) is SplitForm
+    assert type(rewritten(prelu([0.25, 1.0]), ConvForm)) is ConvForm
+    assert type(rewritten(prelu([0.25, 1.5]), ConvForm)) is SplitForm
     x = torch.tensor([-1.0, 1.0]).reshape(1, 1, 1, 2)
     assert MaxForm(torch.full((1, 1, 1), 2.0))(x).tolist() != rewritten(prelu([2.0]))(x).tolist()
 

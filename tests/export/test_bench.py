@@ -95,7 +95,7 @@ def foreign(path: Path, kind: int, shapes: list[list[int | str]]) -> Path:
         (TensorProto.FLOAT, [["N", 3, 112, 112]] * 2, "has 2 inputs, wanted one that takes an image"),
         (TensorProto.INT64, [["N", 3, 112, 112]], r"input 'in0' is tensor\(int64\), wanted one of \['tensor\(float\)'"),
         (TensorProto.FLOAT, [[8, 3, 112, 112]], r"input 'in0' is \[8, 3, 112, 112\], wanted one image at a time"),
-        (TensorProto.FLOAT, [["N", 3, 113, 112]], r"does not run on a grey image \(.*"),
+        (TensorProto.FLOAT, [["N", 3, 113, 112]], r"does not run on an image \(.*"),
     ],
 )
 def test_foreign_files_that_take_no_single_image(
