@@ -84,13 +84,16 @@ def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
 def forward(network: nn.Module, images: Pixels, hook: Callable[[str, Tensor], Tensor]) -> NDArray[np.float64]:
     """Raw embeddings in float64; `hook` gives what goes on from each operation, and from the normalised pixels.
 
-    A PReLU is three: its slopes less one, the positive part of their product with x, and the sum of that and x.
+    A PReLU is two: the positive part of x times the slopes less one (weights that int8 holds exactly, each with a scale
+    of its own), and the sum of that and x. One slope for a single channel is a product as any other, and a maximum.
     """
     fused = fuse(network).double()
 
     def sloped(part: nn.Module, args: tuple[Tensor], out: Tensor, name: str) -> Tensor:
-        less = hook(f"{name}.less", part.weight[:, None, None] - 1)
-        return hook(name, args[0] + hook(f"{name}.product", (args[0] * less).clamp(min=0)))
+        [x], slope = args, part.weight[:, None, None]
+        if len(slope) == 1:
+            return hook(name, torch.maximum(x, hook(f"{name}.product", x * hook(f"{name}.slope", slope))))
+        return hook(name, x + hook(f"{name}.product", (x * (slope - 1)).clamp(min=0)))
 
     for name, part in fused.named_modules():
         if isinstance(part, nn.PReLU):
