@@ -1,7 +1,7 @@
 """Which form of an activation ONNX Runtime runs fastest: `taskset -c 1 python -m benchmarks.onnx_forms`. Ten minutes.
 
 Each network is written with every form of its activation, batch norms folded, in fp32 and in int8. One thread, batch
-1; the files take turns call by call, so that other work on the machine hits all of them. What `export.to_onnx` ships
+1; the files take turns, so that other work on the machine hits all of them. What `export.to_onnx` ships
 is the form of `SHIPPED`. Seeds: weights 0, slopes, gains and statistics 0, crops of `export.images`.
 """
 

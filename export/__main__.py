@@ -16,7 +16,7 @@ from mobileface.errors import guarded, run_command
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="run folder: arch.json and model.safetensors")],
+    run: Annotated[Path, typer.Argument(help="run folder, in front of --to: arch.json and model.safetensors")],
     to: Annotated[list[str], typer.Option(help="formats: onnx, coreml, tflite, web")],
     precision: Annotated[list[str] | None, typer.Option(help="fp32 (unless told), fp16, int8")] = None,
     out: Annotated[Path | None, typer.Option(help="folder to write to; RUN/export unless told")] = None,

@@ -22,8 +22,12 @@ OPERATORS = 8  # that a profile prints
 
 def bench(
     files: Annotated[list[Path], typer.Argument(help=".onnx and .tflite files")],
-    threads: Annotated[list[int] | None, typer.Option(min=1, help="threads; 1 and all cores unless told")] = None,
-    reference: Annotated[Path | None, typer.Option(help=f"timed beside; a plain {REFERENCE} unless told")] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, help="threads, may be told several times; 1 and all cores unless told")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help=f"timed beside; a plain {REFERENCE} of the first file's format unless told")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="for each file and number of threads")] = 5.0,
     profiled: Annotated[bool, typer.Option("--profile", help="time by operator, where the runtime tells it")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
@@ -85,13 +89,17 @@ def plain_reference(like: Path, folder: Path) -> Path:
     """The zoo's REFERENCE in the format of `like`, in float32."""
     import torch
 
-    from export.formats import FORMATS
+    from export.formats import FORMATS, require
     from mobileface.models.build import build
     from mobileface.zoo import find_arch
 
     kind = next((kind for kind, made in FORMATS.items() if made.suffix == like.suffix), None)
     if kind is None:
         raise InputError(f"{like}: is of no known kind, wanted an .onnx or a .tflite file")
+    try:
+        require([kind])
+    except InputError as error:
+        raise InputError(f"the reference: {error}, or --reference FILE") from None
     path = folder / f"{REFERENCE}{like.suffix}"
     torch.manual_seed(0)
     FORMATS[kind].write(build(find_arch(REFERENCE)).eval(), path, {}, "fp32", None)

@@ -78,7 +78,8 @@ def parity_images(source: Path | None = None, most: int = FEW) -> NDArray[np.uin
     if source.is_file() and source.suffix == ".bin":
         encoded = read_bin(source)[0]
         return _stack(source, [(f"{source}: image {i}", encoded[i]) for i in _spread(len(encoded), most)])
-    raise InputError(f"{source}: wanted a folder of aligned 112x112 crops or a verification .bin")
+    missing = "" if source.exists() else "not found, "
+    raise InputError(f"{source}: {missing}wanted a folder of aligned 112x112 crops or a verification .bin")
 
 
 def _read(path: Path) -> bytes:

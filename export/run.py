@@ -16,7 +16,7 @@ from torch import nn
 
 from export.formats import FORMATS, WEB, file_name, label, require
 from export.images import Crops
-from export.int8 import Int8
+from export.int8 import LEAST_CROPS, Int8
 from export.keep_float import choose
 from export.metadata import WEIGHTS_KEY, file_metadata
 from export.parity import TOLERANCES, ParityMissed, ParityReport, gate
@@ -100,7 +100,7 @@ def export_run(
     source = Source(reference, metadata, crops, _size_limit(card, plan))
     kinds = list(dict.fromkeys("onnx" if asked == WEB else asked for asked in formats))
     if "int8" in precisions:
-        Int8(crops.images[::2] if any(FORMATS[kind].searched for kind in kinds) else crops.images)
+        _check_crops(crops, any(FORMATS[kind].searched for kind in kinds))
     name, folder = _name(run, plan), out or run / "export"
     _forget_others(folder, name, reference.sha256)
     results: list[Result] = []
@@ -112,10 +112,11 @@ def export_run(
         except CheckFailed as error:
             missed.append(error)
     first = next((result for result in results if result["format"] == "onnx"), None)
-    if WEB in formats:
-        remove(folder / WEB)
+    if WEB in formats and not first:
+        remove(folder / WEB)  # an older page would be taken for this network's
     if WEB in formats and first:
-        export_web(folder / first["file"], folder / WEB)
+        with atomic_folder(folder / WEB) as page_folder:
+            export_web(folder / first["file"], page_folder)
         page = {"file": WEB, "format": WEB, "precision": first["precision"], "bytes": size_of(folder / WEB)}
         results.append(page)
         say(page)
@@ -220,6 +221,8 @@ def _written(
         FORMATS[kind].write(own, path, metadata, precision, way.int8 if way else None)
     except (InputError, OSError, MemoryError):
         raise
+    except ImportError as error:
+        raise InputError(f"{kind}: {one_line(error)}; wanted packages that can be imported") from error
     except Exception as error:  # converters raise whatever they like
         said = one_line(error) if isinstance(error, CheckFailed) else f"{type(error).__name__}: {one_line(error)}"
         raise CheckFailed(f"{name}: cannot be written ({_called(said, path, name)})") from error
@@ -233,6 +236,15 @@ def _written(
 def _called(text: str, path: Path, name: str) -> str:
     """The text with the name that the file shall have instead of its temporary one."""
     return text.replace(str(path), name).replace(path.name, name)
+
+
+def _check_crops(crops: Crops, halved: bool) -> None:
+    """InputError for crops that int8 cannot take its ranges from; halved: every second one is to judge by."""
+    least = 2 * LEAST_CROPS - 1 if halved else LEAST_CROPS
+    if len(crops.images) < least:
+        why = ", every second one to judge by" if halved else ""
+        raise InputError(f"calibration: {len(crops.images)} crops ({crops.source}), wanted at least {least}{why}")
+    Int8(crops.images[::2] if halved else crops.images)
 
 
 def _forget_others(folder: Path, name: str, weights: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -28,10 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     (a younger one may be another process's).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}.*.tmp"):
-        with suppress(FileNotFoundError):
-            if time.time() - stale.stat().st_mtime > STALE_SECONDS:
-                stale.unlink()
+    _sweep(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -51,16 +49,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield where a folder of that name is to be written; it takes its place, and an older one's, when all went well.
 
-    On an error nothing of it is left and an older folder stays as it was. (Between the two renames a power cut leaves
+    On an error nothing of it is left and an older folder stays as it was; what a kill leaves goes as with
+    `atomic_path`. (Between the two renames a power cut leaves
     neither; a file has `atomic_path`.)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as made:
         yield Path(made) / path.name
         if path.exists():
             path.rename(Path(made) / "older")
         (Path(made) / path.name).rename(path)
     fsync_folder(path.parent)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writes of `path` that were killed left over, and those of its own temporary file."""
+    for stale in path.parent.glob(f".*{glob.escape(path.name)}.*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - stale.stat().st_mtime > STALE_SECONDS:
+                remove(stale)
 
 
 def size_of(path: Path) -> int:

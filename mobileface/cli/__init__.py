@@ -106,7 +106,7 @@ def export(
 
         told = {"formats": to} if to else {}
         told |= {"precisions": precision} if precision else {}
-        if (run_folder / "arch.json").is_file() and not (run_folder / "plan.yaml").is_file():  # it was imported
+        if not (run_folder / "plan.yaml").is_file():  # it was imported
             factory.export_run_folder(run_folder, parse_export(told, "export"), new_console(), images)
             return
         plan = read_plan(run_folder / "plan.yaml")

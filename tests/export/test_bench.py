@@ -15,7 +15,7 @@ from torch import nn
 from export import bench
 from export.bench import main
 from export.formats import FORMATS
-from export.timing import LEAST, Timing, profile, runner, take_turns
+from export.timing import IN_A_TURN, LEAST, Timing, profile, runner, take_turns
 from mobileface.errors import InputError
 
 Make = Callable[..., nn.Module]
@@ -44,9 +44,11 @@ def test_files_take_turns(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     monkeypatch.setattr("export.timing.runner", lambda path, threads: lambda: order.append(path.name))
     found = take_turns([Path("a"), Path("b")], 1, 1e-6)
-    assert [len(timing.milliseconds) for timing in found] == [LEAST, LEAST]
-    counted = order[-2 * LEAST :]
-    assert counted == ["b", "a", "a", "b"] * 2 + ["b", "a"]
+    assert [len(timing.milliseconds) for timing in found] == [LEAST * IN_A_TURN] * 2
+    calls = 1 + IN_A_TURN  # one to warm up
+    turns = order[-2 * LEAST * calls :: calls]
+    assert turns == ["b", "a", "a", "b"] * 2 + ["b", "a"]
+    assert order[-2 * LEAST * calls :] == [name for name in turns for _ in range(calls)]
 
 
 def test_a_call_runs_the_file(file: Path) -> None:
@@ -64,7 +66,7 @@ def test_tflite_files(tmp_path: Path) -> None:
     for name, kind in (("float", 0), ("bytes", UINT8)):
         path = mean_file(tmp_path / f"{name}.tflite", kind)
         [timing] = take_turns([path], 1, 1e-6)
-        assert len(timing.milliseconds) == LEAST
+        assert len(timing.milliseconds) == LEAST * IN_A_TURN
         assert min(timing.milliseconds) > 0
         assert profile(path, 1) == {}
     with pytest.raises(InputError, match=r"whole\.tflite: input 'input' is int32, wanted one of \['float32', 'int8'"):
@@ -109,6 +111,15 @@ def test_foreign_files_that_take_no_single_image(
     monkeypatch.setattr(bench, "plain_reference", lambda *given: pytest.fail("a reference was made in vain"))
     assert main([str(foreign(tmp_path / "foreign.onnx", kind, shapes)), "--seconds", "0.01"]) == 2
     assert re.fullmatch(rf"error: .*foreign\.onnx: {message}.*\n", capsys.readouterr().err)
+
+
+def test_a_reference_that_cannot_be_made_says_what_to_do(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.formats.find_spec", lambda name: None)
+    assert main([str(file), "--seconds", "0.01"]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"error: the reference: onnx: onnx is missing, wanted: pip .*, or --reference FILE\n", said)
 
 
 def test_a_profile_has_the_threads_of_its_row(

@@ -49,6 +49,10 @@ def files(make: Callable[..., nn.Module], tmp_path_factory: pytest.TempPathFacto
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def _refuse(why: str) -> None:
+    raise InputError(why)
+
+
 def writes_with(monkeypatch: pytest.MonkeyPatch, write: Callable[..., None]) -> None:
     monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=write))
 
@@ -187,6 +191,11 @@ def test_int8_keeps_more_in_float_until_the_gate_opens(
     with pytest.raises(CheckFailed, match=r"nano-int8\.onnx: is not the network"):
         export_run(run, ["onnx"], Crops(crops, "noise"), precisions=["int8"])
     assert list((run / "export").iterdir()) == []
+    few = Crops(crops[:30], "noise")
+    with pytest.raises(
+        InputError, match=r"calibration: 30 crops \(noise\), wanted at least 31, every second one to judge"
+    ):
+        export_run(run, ["onnx"], few, precisions=["int8"])
     with pytest.raises(InputError, match="calibration: 24 of 24 crops are of one colour, wanted faces"):
         export_run(run, ["onnx"], Crops(np.zeros_like(crops), "blank"), precisions=["int8"])
 
@@ -263,7 +272,7 @@ def test_exports_of_other_weights_go(
 def test_a_page_around_the_onnx_file(
     run: Path, images: Pixels, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Of a run that was never judged; what an older network left there goes before anything can fail."""
+    """Of a run that was never judged; it stays where a new one cannot be made, and goes with its ONNX file."""
     (tmp_path / "runtime").mkdir()
     for path in RUNTIME_FILES:
         (tmp_path / "runtime" / Path(path).name).write_text("runtime")
@@ -276,6 +285,11 @@ def test_a_page_around_the_onnx_file(
     assert (run / "export/web/model.onnx").read_bytes() == files["good"]
     assert json.loads((run / "export/web/meta.json").read_text())["thresholds"] == []
     assert described(page, run / "export").startswith(f"{run}/export/web: ")
+    with monkeypatch.context() as offline:
+        offline.setattr("export.to_web.npm_files", lambda *arguments: _refuse("npm: no network"))
+        with pytest.raises(InputError, match="npm: no network"):
+            export_run(run, ["web"], Crops(images, "noise"))
+    assert (run / "export/web/model.onnx").read_bytes() == files["good"]
     writes_with(monkeypatch, lambda network, path, *rest: path.write_bytes(files["faulty"]))
     with pytest.raises(CheckFailed):
         export_run(run, ["web"], Crops(images, "noise"))
@@ -311,7 +325,7 @@ def test_command_line(run: Path, tmp_path: Path, images: Pixels, capsys: pytest.
     assert out.startswith(f"{run}/export/nano.onnx: 0.0")
     assert f"against the network on {FEW} images at batch 1 and 8: largest difference " in out
     assert main([str(run), "--to", "onnx", "--images", str(tmp_path / "none")]) == 2
-    assert "none: wanted a folder of aligned 112x112 crops or a verification .bin" in capsys.readouterr().err
+    assert "none: not found, wanted a folder of aligned 112x112 crops or a verification .bin" in capsys.readouterr().err
     assert main([str(run), "--to", "tflight"]) == 2
     assert main([str(run)]) == 2
     capsys.readouterr()
