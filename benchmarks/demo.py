@@ -32,7 +32,7 @@ def main() -> None:
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
         environment = {**os.environ, "MOBILEFACE_CACHE": str(cache)}
         began = time.monotonic()
-        subprocess.run(["make", ".venv/.onnx"], cwd=clone, check=True, env=environment)
+        subprocess.run(["make", ".venv/.export"], cwd=clone, check=True, env=environment)
         installed = time.monotonic()
         pipe = subprocess.PIPE
         done = subprocess.run(["make", "demo"], cwd=clone, check=True, env=environment, stdout=pipe, text=True)
