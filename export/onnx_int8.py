@@ -14,6 +14,7 @@ from export.int8 import Int8
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 FOLLOWING = ("Add", "Mul", "Relu", "LeakyRelu", "GlobalAveragePool")  # in int8 where what they take is
+SLOPES = ".less"  # what the weights of `activations.ConvForm` are called: part of a PReLU, which only follows
 BATCH = 8  # crops that ranges are taken from at once
 
 
@@ -58,8 +59,10 @@ def quantised_nodes(graph: Any, keep: frozenset[str]) -> list[str]:
     values: set[str] = set()  # what int8 nodes give
     for node in graph.node:
         inputs = set(node.input)
-        follows = node.op_type in FOLLOWING and values & inputs
-        if node.name.partition("/")[0] not in keep and (node.op_type in WEIGHTED or follows):
+        weighted = node.op_type in WEIGHTED
+        own = weighted and not node.input[1].endswith(SLOPES)
+        follows = (weighted or node.op_type in FOLLOWING) and values & inputs
+        if node.name.partition("/")[0] not in keep and (own or follows):
             chosen.append(node.name)
             values.update(node.output)
     return chosen

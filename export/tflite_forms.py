@@ -25,17 +25,19 @@ def split_global_depthwise(content: bytes) -> bytes:
     model = read(content)
     graph, done = model.subgraphs[0], list[Any]()
     for kind, op in operators(model):
-        if kind != "DEPTHWISE_CONV_2D" or not _is_global(graph, op):
+        if kind != "DEPTHWISE_CONV_2D" or not _is_global(graph, op, schema):
             done.append(op)
             continue
         x, kernel, bias = op.inputs
+        last = schema.AddOptionsT()
+        last.fusedActivationFunction = op.builtinOptions.fusedActivationFunction
         result = graph.tensors[op.outputs[0]]
         product = _value(graph, result, "mul", list(graph.tensors[kernel].shape))
         total = _value(graph, result, "sum", list(result.shape))
         done += [
             _operator(model, "MUL", [x, kernel], product, schema.MulOptionsT()),
             _operator(model, "SUM", [product, _axes(model, result)], total, _keeping(schema.ReducerOptionsT())),
-            _operator(model, "ADD", [total, bias], op.outputs[0], schema.AddOptionsT()),
+            _operator(model, "ADD", [total, bias], op.outputs[0], last),
         ]
     graph.operators = done
     return packed(model)
@@ -44,20 +46,27 @@ def split_global_depthwise(content: bytes) -> bytes:
 def join_prelu(content: bytes) -> bytes:
     """The file where PReLU's max(x, a x) is one operator, which is fast in float alone: int8 keeps the two.
 
-    Where a slope belongs to each value of the last dimension, and nothing else reads a x.
+    Where a slope belongs to each value of the last dimension, and nothing else reads a x, or has a part in it.
     """
     from ai_edge_litert import schema_py_generated as schema
 
     model = read(content)
     graph, steps = model.subgraphs[0], operators(model)
     makers = {i: op for kind, op in steps if kind == "MUL" for i in op.outputs}
-    readers = Counter(i for _, op in steps for i in op.inputs)
+    readers = Counter([*(i for _, op in steps for i in op.inputs), *graph.outputs])
+    plain = schema.ActivationFunctionType.NONE
     gone = set()
     for kind, op in steps:
         products = [makers[i] for i in op.inputs if kind == "MAXIMUM" and i in makers and readers[i] == 1]
         for product in products[:1]:
             x, slope = sorted(product.inputs, key=lambda i: is_constant(model, i))
-            if is_constant(model, slope) and x in op.inputs and _by_channel(graph.tensors[slope], graph.tensors[x]):
+            alone = product.builtinOptions.fusedActivationFunction == plain
+            if (
+                alone
+                and is_constant(model, slope)
+                and x in op.inputs
+                and _by_channel(graph.tensors[slope], graph.tensors[x])
+            ):
                 op.inputs, op.opcodeIndex = [x, slope], _code(model, "PRELU")
                 op.builtinOptions, op.builtinOptionsType = None, schema.BuiltinOptions.NONE
                 gone.add(id(product))
@@ -65,10 +74,13 @@ def join_prelu(content: bytes) -> bytes:
     return packed(model)
 
 
-def _is_global(graph: Any, op: Any) -> bool:
-    """Whether there is one output place, no padding and one filter a channel."""
+def _is_global(graph: Any, op: Any, schema: Any) -> bool:
+    """Whether there is one output place, no padding, one filter a channel, and a bias."""
     x, kernel = (graph.tensors[i].shape for i in op.inputs[:2])
-    return list(x[1:]) == list(kernel[1:]) and list(graph.tensors[op.outputs[0]].shape[1:3]) == [1, 1]
+    options = op.builtinOptions
+    simple = (options.padding, options.depthMultiplier) == (schema.Padding.VALID, 1)
+    simple &= options.dilationWFactor == options.dilationHFactor == 1
+    return simple and len(op.inputs) == 3 and min(op.inputs) >= 0 and list(x[1:]) == list(kernel[1:])
 
 
 def _by_channel(slope: Any, x: Any) -> bool:

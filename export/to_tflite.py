@@ -50,8 +50,8 @@ def export_tflite(
 
     Batch norms are folded and activations rewritten in a copy; the batch is 1, and may be resized. `metadata` goes
     into the file's metadata as JSON under `mobileface`, with our input contract unless it has one. In fp16 weights
-    alone are halved; in int8 the input, depthwise convolutions of more than 25 taps and the normalisation of the
-    embedding stay float.
+    alone are halved, but for those of the global depthwise convolution; in int8 the input, depthwise convolutions of
+    more than 25 taps and the normalisation of the embedding stay float.
     InputError for slopes that are not finite, for layers to keep that are not there and for int8 without crops;
     CheckFailed for a file that does not answer, or has lost the name of a layer to keep. Such a file is the caller's
     to remove.

@@ -50,8 +50,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield where a folder of that name is to be written; it takes its place, and an older one's, when all went well.
 
     On an error nothing of it is left and an older folder stays as it was; what a kill leaves goes as with
-    `atomic_path`. (Between the two renames a power cut leaves
-    neither; a file has `atomic_path`.)
+    `atomic_path`. (Between the two renames a power cut leaves neither; a file has `atomic_path`.)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
@@ -64,8 +63,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what writes of `path` that were killed left over, and those of its own temporary file."""
-    for stale in path.parent.glob(f".*{glob.escape(path.name)}.*.tmp"):
+    """Remove what writes of `path` that were killed left over, and writes of its own temporary file."""
+    name = glob.escape(path.name)
+    for stale in (*path.parent.glob(f".{name}.*.tmp"), *path.parent.glob(f"..{name}.*.tmp.*.tmp")):
         with suppress(FileNotFoundError):
             if time.time() - stale.stat().st_mtime > STALE_SECONDS:
                 remove(stale)

@@ -62,14 +62,14 @@ def test_left_overs_of_a_killed_write_are_removed_by_the_next(tmp_path: Path) ->
 
 @pytest.mark.parametrize("write", [files.atomic_path, files.atomic_folder])
 def test_folders_and_temporary_files_of_temporary_files_are_removed_too(tmp_path: Path, write: Any) -> None:
-    names = [".net[1].onnx.abc.tmp", "..net[1].onnx.abc.tmp.def.tmp"]
+    names = [".net[1].onnx.abc.tmp", "..net[1].onnx.abc.tmp.def.tmp", ".other-net[1].onnx.abc.tmp"]
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "half").write_text("half")
         os.utime(tmp_path / name, (0, 0))
     with write(tmp_path / "net[1].onnx") as temporary:
         temporary.touch()
-    assert [p.name for p in tmp_path.iterdir()] == ["net[1].onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [names[2], "net[1].onnx"]
 
 
 def test_json_refuses_nan_and_takes_odd_names(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ _LOSSES = {"arcface": "ArcFace", "curricular": "CurricularFace", "adaface": "Ada
 _TEACHING = {"scratch": "classification, no teacher", "mixed": "the recipe's own mix"}
 _WAYS = {"arcface": "ArcFace alone", "all": "all losses from the start", "ladder": "the ladder"}
 _OCTUPLETS = {
-    "octuplet": "the recipe",
+    "recipe": "the recipe: lhh, 48,000 images",
+    "octuplet": "all four terms, 12,000 images",
     "no octuplet": "no octuplets, poor images taught",
     "nothing held": "octuplets alone",
 }

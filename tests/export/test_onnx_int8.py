@@ -18,6 +18,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from export.int8 import LEAST_CROPS, Int8
+from export.onnx_int8 import quantised_nodes
 from export.to_onnx import OPSET, export_onnx
 from mobileface.embedders.onnx import OnnxEmbedder
 from mobileface.errors import InputError
@@ -262,3 +263,13 @@ def test_what_cannot_be_used(network: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'head.cov' \(did you mean 'head.conv'\?\)"):
         export_onnx(network, tmp_path / "net.onnx", {}, "int8", Int8(crops(), frozenset({"head.cov"})))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prelu_behind_a_layer_that_stays_float_does_so_too(tmp_path: Path, network: nn.Module) -> None:
+    """Its convolution is no layer of its own."""
+    export_onnx(network, tmp_path / "net.onnx", {})
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    all_int8 = set(quantised_nodes(graph, frozenset()))
+    kept = set(quantised_nodes(graph, frozenset({"stages.0.0.expand.conv"})))
+    act = {f"stages.0.0.expand.act/{kind}" for kind in ("Conv", "Relu", "Add")}
+    assert all_int8 - kept == {"stages.0.0.expand.conv/Conv", *act}
