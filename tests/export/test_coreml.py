@@ -30,6 +30,8 @@ from mobileface.models.fuse import fuse
 from mobileface.zoo import ZOO
 from tests.strategies import LGAF_OPERATORS, lgaf_setting
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., nn.Module]
 Pixels = NDArray[np.uint8]
 PRECISIONS = ("fp32", "fp16", "int8")

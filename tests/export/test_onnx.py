@@ -29,6 +29,8 @@ from mobileface.zoo import ZOO
 from search.cost import cost
 from tests.strategies import LGAF_OPERATORS, lgaf_setting
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., nn.Module]
 Pixels = NDArray[np.uint8]
 SMALL = ["micro", pytest.param("tiny", marks=pytest.mark.slow)]

@@ -27,6 +27,8 @@ from mobileface.embedders.opening import open_embedder
 from mobileface.errors import CheckFailed, InputError
 from mobileface.files import sha256
 
+pytestmark = pytest.mark.slow
+
 Pixels = NDArray[np.uint8]
 RESULT = {"format": "onnx"}
 PLAN = "name: my-student\narch: micro\ndata: {train: [{folder: faces}], licence: CC0}\n"

@@ -27,6 +27,8 @@ from mobileface.embedders.tflite import TFLiteEmbedder
 from mobileface.errors import CheckFailed, InputError
 from mobileface.zoo import ZOO
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., nn.Module]
 Pixels = NDArray[np.uint8]
 METADATA = {"mobileface.arch": "{}", "licence": "“café”, not stated"}

@@ -12,6 +12,8 @@ import torch
 from tests.losses import distilled, poor
 from tests.losses.rank import cases, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=[2, 3])
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:

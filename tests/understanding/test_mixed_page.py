@@ -20,6 +20,8 @@ from mobileface.understanding.mixed_page import mixed_quality, shared
 from tests.report.page import Page, assert_self_contained
 from tests.understanding.mixed_runs import QUEUES, Json, looked, moved, opened
 
+pytestmark = pytest.mark.slow
+
 MakeFolder = Callable[..., Path]
 Captured = pytest.CaptureFixture[str]
 

@@ -27,6 +27,8 @@ from tests.report.page import Page, assert_self_contained
 from tests.understanding.networks import SMALL, Sharpness, embedder, lgaf
 from tests.understanding.test_watched import row, write
 
+pytestmark = pytest.mark.slow
+
 MakeFolder = Callable[..., Path]
 Captured = pytest.CaptureFixture[str]
 HOSTILE = '<b onload="x">'
