@@ -18,7 +18,7 @@ MAP = [1, 2]  # the dimensions of a map (B, H, W, C) that a global convolution s
 def split_global_depthwise(content: bytes) -> bytes:
     """The file where a depthwise convolution that covers its whole map is a product, a sum over the map and a bias.
 
-    XNNPACK's kernel for 49 taps takes as long as a tenth of a small network. Values are named after the convolution.
+    XNNPACK's kernel for 49 taps is slow. Values are named after the convolution.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -60,13 +60,8 @@ def join_prelu(content: bytes) -> bytes:
         products = [makers[i] for i in op.inputs if kind == "MAXIMUM" and i in makers and readers[i] == 1]
         for product in products[:1]:
             x, slope = sorted(product.inputs, key=lambda i: is_constant(model, i))
-            alone = product.builtinOptions.fusedActivationFunction == plain
-            if (
-                alone
-                and is_constant(model, slope)
-                and x in op.inputs
-                and _by_channel(graph.tensors[slope], graph.tensors[x])
-            ):
+            fits = is_constant(model, slope) and _by_channel(graph.tensors[slope], graph.tensors[x])
+            if fits and x in op.inputs and product.builtinOptions.fusedActivationFunction == plain:
                 op.inputs, op.opcodeIndex = [x, slope], _code(model, "PRELU")
                 op.builtinOptions, op.builtinOptionsType = None, schema.BuiltinOptions.NONE
                 gone.add(id(product))
