@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import socket
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ JOURNAL = "study.journal"
 HEARTBEAT_S = 30  # a database is told so often that a trial lives,
 GRACE_S = 120  # and holds it for dead after this silence
 BEGINNERS, BEGIN_S = 5, 0.5  # machines that find an empty database at once: tries, and the pause between them
+_FILTERS = threading.Lock()
 
 
 def open_study(url: str | None, out: Path, settings: dict[str, Any]) -> optuna.Study:
@@ -39,7 +41,7 @@ def open_study(url: str | None, out: Path, settings: dict[str, Any]) -> optuna.S
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what failed, we say ourselves
+    _hush()
     name = f"{settings['space']}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
     with reachable(url), nullcontext() if url else _readable(out / JOURNAL):
         storage = _database(url) if url else _journal(out / JOURNAL)
@@ -53,6 +55,17 @@ def open_study(url: str | None, out: Path, settings: dict[str, Any]) -> optuna.S
         if "settings" not in study.user_attrs:
             study.set_user_attr("settings", settings)
         return study
+
+
+def _hush() -> None:
+    """Optuna says nothing by itself: what failed, we say. For the whole process: threads share its warnings' filters,
+    so that none may take them back while another opens its study."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    with _FILTERS:
+        if all(category is not optuna.exceptions.ExperimentalWarning for _, _, category, *_ in warnings.filters):
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
 @contextmanager
@@ -95,25 +108,23 @@ def _database(url: str) -> optuna.storages.RDBStorage:
     from sqlalchemy.pool import NullPool
 
     shown(url)  # InputError for what is no address
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        open_it = partial(
-            optuna.storages.RDBStorage,
-            url,
-            {"poolclass": NullPool},  # no connection is held over the minutes of a training
-            heartbeat_interval=HEARTBEAT_S,
-            grace_period=GRACE_S,
-            heartbeat_stale_trial_callback=_begin_again,
-        )
-        for _ in range(BEGINNERS):
-            try:
-                return open_it()
-            except (IntegrityError, ProgrammingError):  # another one makes the tables just now
-                time.sleep(BEGIN_S)
-            except ImportError:
-                wanted = "pip install 'mobileface[postgres]'"
-                raise InputError(f"{shown(url)}: its driver is not installed; {wanted}") from None
-        return open_it()
+    open_it = partial(
+        optuna.storages.RDBStorage,
+        url,
+        {"poolclass": NullPool},  # no connection is held over the minutes of a training
+        heartbeat_interval=HEARTBEAT_S,
+        grace_period=GRACE_S,
+        heartbeat_stale_trial_callback=_begin_again,
+    )
+    for _ in range(BEGINNERS):
+        try:
+            return open_it()
+        except (IntegrityError, ProgrammingError):  # another one makes the tables just now
+            time.sleep(BEGIN_S)
+        except ImportError:
+            wanted = "pip install 'mobileface[postgres]'"
+            raise InputError(f"{shown(url)}: its driver is not installed; {wanted}") from None
+    return open_it()
 
 
 def _journal(path: Path) -> optuna.storages.JournalStorage:
@@ -226,9 +237,8 @@ def _begin_again(study: optuna.Study, trial: FrozenTrial) -> None:
     by that whether it is lost again."""
     import optuna
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        again = optuna.storages.RetryHeartbeatStaleTrialCallback()
+    _hush()
+    again = optuna.storages.RetryHeartbeatStaleTrialCallback()
     trial.user_attrs = {name: value for name, value in trial.user_attrs.items() if name != "where"}
     again(study, trial)
 
