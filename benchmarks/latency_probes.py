@@ -23,12 +23,11 @@ from benchmarks.onnx_forms import network_like_trained
 from export.activations import rewrite_activations
 from export.images import parity_images
 from export.int8 import Int8
-from export.tflite_forms import join_prelu, split_global_depthwise
+from export.tflite_forms import split_global_depthwise
 from export.tflite_graph import operators, packed, read
-from export.tflite_int8 import quantised
 from export.timing import take_turns
 from export.to_onnx import export_onnx
-from export.to_tflite import convert, silent
+from export.to_tflite import convert, in_precision, silent
 from mobileface.arch import ACTIVATIONS, SEMobileFaceNet, Stage
 from mobileface.files import atomic_folder, write_json
 from mobileface.models.fuse import fuse
@@ -126,8 +125,8 @@ def written(network: nn.Module, crops: NDArray[np.uint8], folder: Path) -> dict[
     export_onnx(network, files["onnx-int8"], {}, "int8", Int8(crops))
     with silent():
         content = split_global_depthwise(convert(rewrite_activations(fuse(network))))
-        files["tflite-fp32"].write_bytes(join_prelu(content))
-        files["tflite-int8"].write_bytes(quantised(content, Int8(crops)))
+        files["tflite-fp32"].write_bytes(in_precision(content, "fp32"))
+        files["tflite-int8"].write_bytes(in_precision(content, "int8", Int8(crops)))
     return files
 
 

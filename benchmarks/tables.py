@@ -1,7 +1,4 @@
-"""Render README.md's tables from benchmarks/results/*.json.
-
-    python -m benchmarks.tables            # rewrite the tables in README.md
-    python -m benchmarks.tables --check    # exit code 1 if README.md lags behind
+"""Rewrite the tables of README.md and docs/measured.md from benchmarks/results/*.json: `python -m benchmarks.tables`.
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`; a result that is missing renders as "not run".
 """
@@ -10,14 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.readme_tables import devices, search, speed, training
-from benchmarks.readme_tables.common import Result, Results, Rows
+from benchmarks.table_rows import devices, search, speed, training, video
+from benchmarks.table_rows.common import Result, Results, Rows
 
 ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "docs/measured.md")
 RESULTS = Path(__file__).parent / "results"
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -36,6 +33,7 @@ TABLES: dict[str, Callable[[Results], Rows]] = {
     "found_networks": search.found_networks,
     "pruned": search.pruned,
     "latency": devices.latency,
+    "video": video.video,
 }
 
 
@@ -56,16 +54,12 @@ def render(text: str) -> str:
     return BLOCK.sub(table, text)
 
 
-def main(arguments: list[str]) -> int:
-    """Rewrite README.md, or only compare."""
-    readme = ROOT / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    after = render(before)
-    if "--check" in arguments:
-        return int(before != after)
-    readme.write_text(after, encoding="utf-8")
-    return 0
+def main() -> None:
+    """Rewrite each page."""
+    for name in PAGES:
+        page = ROOT / name
+        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

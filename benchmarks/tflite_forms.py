@@ -1,10 +1,10 @@
-"""Which form of an activation LiteRT runs fastest: `python -m benchmarks.tflite_forms`. Four minutes.
+"""Which form of an activation LiteRT runs fastest: `python -m benchmarks.tflite_forms`. Six minutes.
 
 Each network is converted with every form of its activation that `benchmarks.onnx_forms` has, batch norms folded, in
 fp32 and in int8. "plain": the converter makes relu(x) - a relu(-x) of PReLU, and has an operator for LeakyReLU.
-"joined": max(x, a x) as LiteRT's own operator for PReLU. The global depthwise convolution is a product and a sum, but
-where it says "as it is". What `export.to_tflite` ships is PReLU joined in float and as max(x, a x) in int8, and the
-others as they are.
+"joined": max(x, a x) as LiteRT's own operator for PReLU. "split": hard-swish as three operators. The global depthwise
+convolution is a product and a sum, but where it says "as it is". What `export.to_tflite` ships is PReLU joined in float
+and as max(x, a x) in int8, hard-swish split in int8, and the others as they are.
 
 One thread, batch 1. The files take turns run by run. Times are of the processor, not of the clock, so that other work
 on the machine counts less. Seeds as in `benchmarks.onnx_forms`; image 0.
@@ -29,7 +29,7 @@ from benchmarks.environment import installed, write_result
 from benchmarks.onnx_forms import FORMS, in_form, network_like_trained
 from export.images import parity_images
 from export.int8 import Int8
-from export.tflite_forms import join_prelu, split_global_depthwise
+from export.tflite_forms import join_prelu, split_global_depthwise, split_hard_swish
 from export.tflite_graph import operators, read
 from export.tflite_int8 import quantised
 from export.timing import Timing
@@ -38,8 +38,8 @@ from mobileface.embedders.tflite import open_interpreter
 from mobileface.models.fuse import fuse
 from mobileface.zoo import find_arch
 
-NETWORKS = (("lfrc-step5", "prelu"), ("mobilefacenet", "prelu"), ("mobilefacenet", "leaky_relu"))
-SHIPPED = {"prelu": "max", "leaky_relu": "plain"}  # as converted
+NETWORKS = (("lfrc-step5", "prelu"), *(("mobilefacenet", kind) for kind in ("prelu", "leaky_relu", "hard_swish")))
+SHIPPED = {"prelu": "max", "leaky_relu": "plain", "hard_swish": "plain"}  # as converted
 WARM_UP = 20
 
 
@@ -76,6 +76,9 @@ def measure(name: str, activation: str, runs: int, folder: Path) -> dict[str, An
             files[f"int8 {form}"] = quantised(files[f"fp32 {form}"], Int8(crops))
         if (activation, form) == ("prelu", "max"):
             files["fp32 joined"] = join_prelu(files["fp32 max"])
+        if (activation, form) == ("hard_swish", "plain"):
+            files["fp32 split"] = split_hard_swish(files["fp32 plain"])
+            files["int8 split"] = quantised(files["fp32 split"], Int8(crops))
         if form == SHIPPED[activation]:
             files[f"fp32 {form}, global depthwise as it is"] = converted
             files[f"int8 {form}, global depthwise as it is"] = quantised(converted, Int8(crops))

@@ -33,11 +33,35 @@ def split_global_depthwise(content: bytes) -> bytes:
         last.fusedActivationFunction = op.builtinOptions.fusedActivationFunction
         result = graph.tensors[op.outputs[0]]
         product = _value(graph, result, "mul", list(graph.tensors[kernel].shape))
-        total = _value(graph, result, "sum", list(result.shape))
+        total, axes = _value(graph, result, "sum", list(result.shape)), _constant(model, result, "axes", MAP)
         done += [
             _operator(model, "MUL", [x, kernel], product, schema.MulOptionsT()),
-            _operator(model, "SUM", [product, _axes(model, result)], total, _keeping(schema.ReducerOptionsT())),
+            _operator(model, "SUM", [product, axes], total, _keeping(schema.ReducerOptionsT())),
             _operator(model, "ADD", [total, bias], op.outputs[0], last),
+        ]
+    graph.operators = done
+    return packed(model)
+
+
+def split_hard_swish(content: bytes) -> bytes:
+    """The file where hard-swish is x times relu6(x + 3) / 6, for int8: LiteRT's own operator is fast in float alone."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = read(content)
+    graph, done = model.subgraphs[0], list[Any]()
+    for kind, op in operators(model):
+        if kind != "HARD_SWISH":
+            done.append(op)
+            continue
+        (x,), clipped = op.inputs, schema.AddOptionsT()
+        clipped.fusedActivationFunction = schema.ActivationFunctionType.RELU6
+        result = graph.tensors[op.outputs[0]]
+        gate, share = (_value(graph, result, name, list(result.shape)) for name in ("gate", "share"))
+        three, sixth = (_constant(model, result, name, value) for name, value in (("three", 3), ("sixth", 1 / 6)))
+        done += [
+            _operator(model, "ADD", [x, three], gate, clipped),
+            _operator(model, "MUL", [gate, sixth], share, schema.MulOptionsT()),
+            _operator(model, "MUL", [x, share], op.outputs[0], schema.MulOptionsT()),
         ]
     graph.operators = done
     return packed(model)
@@ -123,13 +147,16 @@ def _value(graph: Any, like: Any, kind: str, shape: list[int]) -> int:
     return len(graph.tensors) - 1
 
 
-def _axes(model: Any, like: Any) -> int:
-    """A constant with the dimensions of a map; its number."""
+def _constant(model: Any, like: Any, kind: str, data: float | list[int]) -> int:
+    """A constant beside `like`: a float, or whole numbers; its number."""
     from ai_edge_litert import schema_py_generated as schema
 
+    whole = isinstance(data, list)
+    values = np.asarray(data, np.int32 if whole else np.float32).reshape(-1)
     graph, buffer = model.subgraphs[0], schema.BufferT()
-    buffer.data = np.frombuffer(np.asarray(MAP, np.int32).tobytes(), np.uint8)
+    buffer.data = np.frombuffer(values.tobytes(), np.uint8)
     model.buffers.append(buffer)
-    number = _value(graph, like, "axes", [len(MAP)])
-    graph.tensors[number].type, graph.tensors[number].buffer = schema.TensorType.INT32, len(model.buffers) - 1
+    number = _value(graph, like, kind, [len(values)])
+    tensor = graph.tensors[number]
+    tensor.type, tensor.buffer = getattr(schema.TensorType, "INT32" if whole else "FLOAT32"), len(model.buffers) - 1
     return number

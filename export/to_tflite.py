@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from export.activations import rewrite_activations
 from export.deployed import Deployed, folded
 from export.int8 import Int8
-from export.tflite_forms import join_prelu, split_global_depthwise
+from export.tflite_forms import join_prelu, split_global_depthwise, split_hard_swish
 from export.tflite_graph import free_batch, name_values, packed, put_texts, read
 from export.tflite_int8 import halved, quantised
 from mobileface.arch import INPUT_SIZE
@@ -60,13 +60,18 @@ def export_tflite(
     keep = int8.keep if int8 else frozenset[str]()
     with silent():
         content = split_global_depthwise(convert(rewrite_activations(fused), keep))
-        if precision == "fp16":
-            content = halved(content)
-        content = join_prelu(content) if int8 is None else quantised(content, int8)
+        content = in_precision(content, precision, int8)
     model = read(content)
     put_texts(model, METADATA, {CONTRACT_KEY: json.dumps(InputContract(layout="nhwc").to_dict()), **metadata})
     path.write_bytes(packed(model))
     check_outputs(path)
+
+
+def in_precision(content: bytes, precision: str, int8: Int8 | None = None) -> bytes:
+    """The file in fp32, fp16 or int8, with the operators that LiteRT runs fastest in it."""
+    if int8 is not None:
+        return quantised(split_hard_swish(content), int8)
+    return join_prelu(halved(content) if precision == "fp16" else content)
 
 
 def convert(network: nn.Module, keep: frozenset[str] = frozenset()) -> bytes:

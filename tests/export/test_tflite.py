@@ -188,7 +188,8 @@ def test_other_activations(tmp_path: Path, make: Make, images: Pixels, activatio
         path = tmp_path / f"{precision}.tflite"
         export_tflite(network, path, {}, precision, int8)
         assert cosines(TFLiteEmbedder(path)(images), raw).min() > least
-        assert Counter(kind for kind, _, _ in graph(path))[kind] == 8
+        split = (activation, precision) == ("hard_swish", "int8")  # its operator is fast in float alone
+        assert Counter(kind for kind, _, _ in graph(path))[kind] == (0 if split else 8)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from benchmarks.readme_tables.common import Results, Rows
+from benchmarks.table_rows.common import Results, Rows
 
 
 def speed(results: Results) -> Rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.readme_tables.common import Results, Rows, percent
+from benchmarks.table_rows.common import Results, Rows, percent
 
 _LOSSES = {"arcface": "ArcFace", "curricular": "CurricularFace", "adaface": "AdaFace"}
 _TEACHING = {"scratch": "classification, no teacher", "mixed": "the recipe's own mix"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.readme_tables.common import Results, Rows
+from benchmarks.table_rows.common import Results, Rows
 
 _FORMATS = {"onnx": "ONNX", "coreml": "Core ML", "tflite": "TFLite"}
 

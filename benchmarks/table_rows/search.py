@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.readme_tables.common import Results, Rows, percent
+from benchmarks.table_rows.common import Results, Rows, percent
 
 
 def score_rank(results: Results) -> Rows:
