@@ -27,8 +27,10 @@ def speed(results: Results) -> Rows:
         rows.append(["10,000 frames in one video", shown, "at least 0.6, at most 2,147 MB"])
     if found := results("at_scale"):
         speed, limits = found["speed"], found["limits"]
-        shown = f"{speed['share']:.2f} of the bare product's speed, {speed['extra_mib']} MiB beyond the inputs"
-        rows.append(["4e10 pairs scored", shown, f"at least {limits['share']:g}, at most {limits['extra_mib']:,} MiB"])
+        shares = f"{speed['share']:.2f} of the bare product's speed ({speed['share_of_cached']:.2f} in a core's cache)"
+        shown = f"{shares}, {speed['extra_mib']} MiB beyond the inputs"
+        wanted = f"at least {limits['share']:g}, at most {limits['extra_mib']:,} MiB"
+        rows.append([f"4e10 pairs scored in {speed['seconds']:.0f} s, two cores", shown, wanted])
     if found := results("rec_open"):
         seconds = statistics.median(run["seconds"] for run in found["cached"])
         memory = max(run["rss_growth_once_labels_are_read_mb"] for run in found["cached"])
