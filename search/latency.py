@@ -24,9 +24,10 @@ MAX_TABLE_BYTES = 1 << 20
 LANES = 16  # float32 values in the widest vector register: channels are computed in such groups
 EVEN = 4  # channels; for any other multiple runtimes have but a slow depthwise convolution (a kind of its own)
 
-# Kinds of work, and what one unit of each is; "uneven" comes on top of the depthwise convolution.
+# Kinds of work, and what one unit of each is; "uneven" and "unfilled" (no multiple of LANES, which ONNX Runtime's blocked
+# kernels want) come on top of the depthwise convolution.
 DEPTHWISE = tuple(f"depthwise {k}x{k} / {s}" for k in (3, 5) for s in (1, 2))
-MILLION_MACS = ("convolution", "pointwise", *DEPTHWISE, "uneven depthwise", "gdc")
+MILLION_MACS = ("convolution", "pointwise", *DEPTHWISE, "uneven depthwise", "unfilled depthwise", "gdc")
 MILLION_VALUES = (*ACTIVATIONS, "residual", "se values", "pointwise weights", "vector weights")
 ONE = ("call", "layer", "se")
 KINDS = (*MILLION_MACS, *MILLION_VALUES, *ONE)
@@ -64,8 +65,10 @@ def work(layers: tuple[Layer, ...], residual: bool, grid: int) -> tuple[tuple[st
             done["layer"] += 1
             if kind == "pointwise":
                 done["pointwise weights"] += layer.weights() / 1e6
-            elif kind in DEPTHWISE and layer.outputs % EVEN:
-                done["uneven depthwise"] += macs
+            elif kind in DEPTHWISE and layer.outputs % LANES:
+                done["unfilled depthwise"] += macs
+                if layer.outputs % EVEN:
+                    done["uneven depthwise"] += macs
         elif layer.kind in ACTIVATIONS and layer.grid > 1:
             done[layer.kind] += _values(layer, layer.grid)
         elif layer.kind == "pool":

@@ -200,23 +200,9 @@ def prepare(
         say(f"{split.long_tail:,} images of identities with fewer than {plan.data.min_images} are left out")
     device = pick_device()
     precision = pick_precision(plan.precision, device)
-    begun = (run / "checkpoints" / "last.safetensors").exists()
-    network = build(arch, plan.seed) if plan.start is None or begun else load_network(start_folder(plan))
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.train()
-    if plan.activation_checkpointing:
-        recompute_blocks(network)
+    network = _network(plan, arch, run).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     held, skipped = held_out(faces, split.held_out, plan.seed, plan.data.validate_.sides)
-    say(
-        "no held-out identities to compare: the last checkpoint counts as the best"
-        if held is None
-        else held.described()
-    )
-    if held is None and (tired := [phase.name for phase in plan.phases if phase.patience]):
-        raise InputError(
-            f"phase {tired[0]}: patience needs a score, and nobody is held out; wanted patience: 0, or "
-            "data.validate.identities above 0"
-        )
+    _say_how_judged(plan, held, say)
     watched, unwatched = watch_sample(faces, split, plan.watch, plan.seed)
     trainer = Trainer(
         plan=plan,
@@ -244,20 +230,44 @@ def prepare(
     else:
         trainer.begin_phase(0)
     note_skipped(trainer, [*skipped, *unwatched])
-    is_compiled = _compile(trainer)
+    return trainer, _facts(trainer, is_compiled=_compile(trainer))
+
+
+def _network(plan: Plan, arch: Arch, run: Path) -> nn.Module:
+    """In training mode: with the plan's start weights, or fresh; a checkpoint that is there brings its own."""
+    begun = (run / "checkpoints" / "last.safetensors").exists()
+    network = build(arch, plan.seed) if plan.start is None or begun else load_network(start_folder(plan))
+    network.train()
+    if plan.activation_checkpointing:
+        recompute_blocks(network)
+    return network
+
+
+def _say_how_judged(plan: Plan, held: HeldOut | None, say: Callable[[str], None]) -> None:
+    """InputError for patience where nobody is held out."""
+    say(held.described() if held else "no held-out identities to compare: the last checkpoint counts as the best")
+    if held is None and (tired := [phase.name for phase in plan.phases if phase.patience]):
+        raise InputError(
+            f"phase {tired[0]}: patience needs a score, and nobody is held out; wanted patience: 0, or "
+            "data.validate.identities above 0"
+        )
+
+
+def _facts(trainer: Trainer, is_compiled: bool) -> dict[str, Any]:
+    """What the model card says of the training."""
     facts = {
-        "device": device.type,
+        "device": trainer.device.type,
         "ranks": world_size(),
-        "precision": precision,
+        "precision": trainer.precision,
         "compile": is_compiled,
         "torch_threads": torch.get_num_threads(),
-        "identities": split.num_classes,
-        "train_images": len(split.train),
-        "held_out_images": len(split.held_out),
+        "identities": trainer.split.num_classes,
+        "train_images": len(trainer.split.train),
+        "held_out_images": len(trainer.split.held_out),
     }
-    if rounded := [phase.name for phase in plan.phases if phase.in_int8]:
+    if rounded := [phase.name for phase in trainer.plan.phases if phase.in_int8]:
         facts["int8_phases"] = rounded
-    return trainer, facts
+    return facts
 
 
 def _compile(trainer: Trainer) -> bool:

@@ -63,6 +63,7 @@ def counted(arch: SEMobileFaceNet) -> dict[str, float]:
         elif layer.groups > 1:
             done[f"depthwise {side}x{side} / {layer.stride[0]}"] += macs
             done["uneven depthwise"] += macs if out not in range(0, 10_000, 4) else 0
+            done["unfilled depthwise"] += macs if out not in range(0, 10_000, 16) else 0
         elif side > 1:
             done["convolution"] += macs
         else:
