@@ -31,11 +31,11 @@ from search.cost import cost
 SCRATCH, STEPS, PROBE, ALLOWED = "distill-real.yaml", 3, 6_400, 0.01
 
 
-def scratch_plan(arch: dict[str, Any], images: int, sets: list[str]) -> dict[str, Any]:
+def scratch_plan(arch: dict[str, Any], images: int, validations: int) -> dict[str, Any]:
     """The student's own recipe for the pruned architecture, as plain data."""
     plan = recipe(SCRATCH)
     phase = {**plan["phases"][0], "images": images}
-    changes = {"arch": arch, "evaluate": sets, "checkpoint": {"every_images": max(phase["batch"], images // 10)}}
+    changes = {"arch": arch, "evaluate": [], "checkpoint": {"every_images": images // validations}}
     return {**plan, **changes, "name": "scratch", "phases": [phase], "export": {"formats": []}}
 
 
@@ -72,9 +72,9 @@ def main(data: Path, student: Path, out: Path = Path("runs/prune")) -> None:
     seconds = sum(step["seconds"] for step in steps)
 
     arch = load_arch(folders[-1] / "arch.json").to_dict()
-    probe = make_run(scratch_plan(arch, PROBE, []), data, out / "probe")["training"]
+    probe = make_run(scratch_plan(arch, PROBE, 1), data, out / "probe")["training"]
     images = round(seconds * probe["images_seen"] / probe["seconds"])
-    make_run(scratch_plan(arch, images, []), data, out / "scratch")
+    make_run(scratch_plan(arch, images, 10), data, out / "scratch")
 
     reached = {
         "student": lfw(student, data, out / "lfw-student"),

@@ -87,6 +87,8 @@ def remove(path: Path) -> None:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; InputError at once if another one holds it. A kill releases it."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; wanted a folder")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:

@@ -13,7 +13,7 @@ from mobileface.errors import CheckFailed, guarded, visible
 
 
 def clean(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="folder of frame folders, a filelist.txt or a .tsv")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="folder of frame folders, filelist.txt or .tsv")],
     model: Annotated[Path, typer.Option("--model", help="run folder, .onnx, .tflite or .mlpackage")],
     out: Annotated[Path | None, typer.Option("--out", help="folder for features.bin, *.csv, sheets, summary")] = None,
     threshold: Annotated[float, typer.Option(help="cosine from which on two frames are joined")] = 0.4,
@@ -49,7 +49,8 @@ def clean(
             )
         print(json.dumps(summary) if as_json else "\n".join(map(visible, text(summary))))
         if out is not None and not as_json:
-            print(visible(f"wrote {out}: features.bin, videos.csv, frames.csv, summary.json, sheets of noise"))
+            sheets = ", sheets of noise" if summary["noise"] else ""
+            print(visible(f"wrote {out}: features.bin, videos.csv, frames.csv, summary.json{sheets}"))
         if lost := without_feature(summary):
             rest = "their rows of features.bin are zero" if out is not None else "they have no feature"
             raise CheckFailed(f"{lost} of {len(videos)} videos have no frame that can be used; {rest}")

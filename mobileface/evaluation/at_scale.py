@@ -110,7 +110,7 @@ def score_at_scale(
         highest = {far: allowed(value, pairs.impostors) for far, value in wanted.items()}
         if max(highest.values()) >= pairs.scored:
             raise InputError(f"{probe}: {pairs.scored:,} impostor pairs have no row of zeros; wanted more for this FAR")
-        inputs = {"rule": RULE, **pairs.fingerprint, "fars": list(wanted)}
+        inputs = {"rule": RULE, **pairs.fingerprint, "fars": sorted(set(wanted.values()))}
         with first_then_others() as first:
             if first:
                 check_folder(folder, inputs)
@@ -159,9 +159,10 @@ def summary(result: dict[str, Any]) -> list[str]:
             more = ", ..." if empty > len(side["empty"]["rows"]) else ""
             lines.append(f"{side['name']}: {empty:,} rows are all zero ({rows}{more}); no pair with them is accepted")
     for row in result["rows"]:
+        few = "" if row["allowed"] else "; too few impostor pairs to measure this rate"
         lines.append(
             f"TAR {row['tar']:.6f} at FAR {row['far']}: {row['accepted_genuine']:,} genuine and "
-            f"{row['accepted_impostors']:,} impostor pairs (allowed {row['allowed']:,}) above {row['refused']:.7f}"
+            f"{row['accepted_impostors']:,} impostor pairs (allowed {row['allowed']:,}) above {row['refused']:.7f}{few}"
         )
     return [visible(line) for line in lines]
 

@@ -66,15 +66,17 @@ def read_task(path: Path) -> Task:
 
 
 def check_folder(folder: Path, inputs: dict[str, Any]) -> None:
-    """InputError unless the folder's counts are of the same inputs, or there are none."""
+    """InputError unless the folder's counts are of the same inputs, or the folder holds nothing."""
     path = folder / "inputs.json"
     if not path.is_file():
+        if others := sorted(other.name for other in folder.iterdir() if not other.name.startswith(".")):
+            raise InputError(f"{folder}: holds {visible(others[0])}, and no counts; wanted a new folder for --out")
         write_json(path, inputs)
         return
     try:
         found = json.loads(path.read_text())
-        differs = [name for name in inputs if found.get(name) != inputs[name]]
-    except (ValueError, AttributeError):
+        differs = [name for name in {**inputs, **found} if found.get(name) != inputs.get(name)]
+    except (ValueError, AttributeError, TypeError):
         differs = ["inputs.json"]
     if differs:
         raise InputError(f"{folder}: holds counts of other inputs ({differs[0]} differs); wanted another --out")

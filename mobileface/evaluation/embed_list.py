@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from mobileface.card import versions
-from mobileface.data.features import Features, write_features
+from mobileface.data.features import Features, read_features, write_features
 from mobileface.data.folder import SUFFIXES
 from mobileface.embedders.contract import CHOICES, Embedder
 from mobileface.errors import InputError, nearest, visible
 from mobileface.video.clean import clean
 from mobileface.video.embed import Progress, Stream
+from mobileface.video.run import named
 from mobileface.video.tracks import LIST, Video, Videos, inside, lines, open_videos
 
 FLIP = {"images": "sum", "videos": "none"}  # as the challenge's scripts have it
@@ -62,8 +63,7 @@ def embed_list(
     flip = FLIP[kind] if flip is None else flip
     if flip not in CHOICES["flip"]:
         raise InputError(f"flip is {flip!r}{nearest(flip, CHOICES['flip'])}; wanted {' or '.join(CHOICES['flip'])}")
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder; wanted a file for the features")
+    _check_out(out)
     begin = time.perf_counter()
     stream = Stream(listed, embedder, flip)
     images = unreadable = lost = 0
@@ -86,7 +86,7 @@ def embed_list(
                 progress(done, len(listed))
         if lost == len(listed):
             first = f"; the first: {faults[0]}" if faults else ""
-            raise InputError(f"{listed.root}: none of {images} images can be used{first}")
+            raise InputError(f"none of {images} images below {listed.root} can be used{first}")
 
     write_features(out, rows(), len(listed), embedder.dim)
     return {
@@ -106,10 +106,23 @@ def embed_list(
     }
 
 
+def _check_out(out: Path) -> None:
+    """Features replace features, and nothing else: a slip must not cost the list or the model."""
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; wanted a file for the features")
+    if out.exists():
+        try:
+            read_features(out)
+        except InputError:
+            raise InputError(f"{out}: is there, and no feature file; wanted another --out") from None
+
+
 def summary(result: dict[str, Any]) -> list[str]:
     """A result as lines of text."""
-    return [
-        f"{result['rows']:,} {result['of']}, {result['images']:,} images read, {result['unreadable']['count']:,} "
-        f"unreadable; rows of {result['dim']} numbers, flip {result['flip']}",
-        *(f"  unreadable: {name}" for name in result["unreadable"]["names"]),
+    unreadable, without = result["unreadable"], result["without_feature"]
+    found = [
+        f"{result['rows']:,} {result['of']}, {result['images'] - unreadable['count']:,} images read, "
+        f"{unreadable['count']:,} unreadable; rows of {result['dim']} numbers, flip {result['flip']}",
+        *named("unreadable", unreadable),
     ]
+    return found + (named("no usable frame", without) if result["of"] == "videos" else [])

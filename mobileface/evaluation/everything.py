@@ -72,6 +72,8 @@ def open_sets(on: Sequence[str], data: Path) -> tuple[list[Opened], list[Absent]
             absent += without
         elif not (ALL in on and spec in NAMES):  # else it is among all
             opened.append(_open(spec, data))
+    if not opened and not data.is_dir():
+        raise InputError(f"{data}: not found; --data says where the sets lie")
     if not opened:
         why = f"; {absent[0].name}: {absent[0].why}" if len(absent) == 1 else ""
         raise InputError(f"{data}: holds none of {', '.join(NAMES)} that can be used{why}; --data says where they lie")

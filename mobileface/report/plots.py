@@ -118,6 +118,8 @@ def roc(key: str, curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> 
                 axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, linewidth=width)
         axes.set_xlim(10.0**-decades, 1)
         axes.set_ylim(top=1.01)
+        least = axes.get_ylim()[0]
+        axes.set_yticks([tick for tick in axes.get_yticks() if least <= tick <= 1])
         ticks = [10.0**-power for power in range(0, decades + 1, 1 if decades <= 4 else 2)]
         axes.set_xticks(ticks, [one_in(tick) if tick < 1 else "all" for tick in ticks])
         axes.set_xticks([], minor=True)

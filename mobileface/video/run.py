@@ -88,7 +88,7 @@ def clean_videos(
     """
     begin = time.perf_counter()
     if out is not None:
-        _check_out(videos, out)
+        _check_out(videos, out, labels)
     people = {} if labels is None else read_labels(labels, videos)
     run = _Run(Stream(videos, embedder, settings.flip), settings, people, progress)
     with nullcontext() if out is None else Tables.opened(out) as tables:
@@ -145,8 +145,14 @@ class _Run:
             if self.progress is not None:
                 self.progress(done, len(self.stream.videos))
         if self.unreadable == self.frames:
-            first = f"; the first: {self.faults[0]}" if self.faults else ""
-            raise InputError(f"{self.stream.videos.root}: none of {self.frames} frames can be used{first}")
+            raise InputError(self._nothing())
+
+    def _nothing(self) -> str:
+        videos = self.stream.videos
+        if self.frames:
+            return f"none of {self.frames} frames below {videos.root} can be used; the first: {self.faults[0]}"
+        first = visible(videos.names[0])
+        return f"{videos.root}: none of {len(videos)} videos holds an image, nor does {first}; wanted VIDEO/frame.jpg"
 
     def _clean(self, found: Embedded) -> Cleaned:
         """At each threshold; what `settings.threshold` gives is handed on."""
@@ -193,16 +199,26 @@ def text(summary: dict[str, Any]) -> list[str]:
         f"{summary['noise']:,} noise, {summary['unreadable']['count']:,} unreadable",
         f"  {summary['verdicts'][CLEAN]:,} videos without noise, {summary['verdicts'][CLEANED]:,} cleaned",
     ]
-    for kind, named in summary["names"].items():
-        if named["count"]:
-            more = ", ..." if named["count"] > len(named["names"]) else ""
-            found.append(f"  {kind}: {named['count']:,} ({', '.join(named['names'])}{more})")
-    found += [f"  unreadable: {name}" for name in summary["unreadable"]["names"]]
+    for kind, videos in summary["names"].items():
+        if videos["count"]:
+            more = ", ..." if videos["count"] > len(videos["names"]) else ""
+            found.append(f"  {kind}: {videos['count']:,} ({', '.join(videos['names'])}{more})")
+    found += named("unreadable", summary["unreadable"])
+    if summary["labelled"] is not None:
+        found.append(f"  {summary['labelled']:,} of {summary['videos']:,} videos have a label")
     return found + table(summary["sweep"])
 
 
-def _check_out(videos: Videos, out: Path) -> None:
+def named(kind: str, found: dict[str, Any]) -> list[str]:
+    """A line for each name, and one that says how many more there are."""
+    more = found["count"] - len(found["names"])
+    return [*(f"  {kind}: {name}" for name in found["names"]), *([f"  {kind}: and {more:,} more"] if more else [])]
+
+
+def _check_out(videos: Videos, out: Path, labels: Path | None) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; wanted a folder for the result")
-    if out.resolve().is_relative_to(videos.root.resolve()):
+    if labels is not None and labels.resolve().parent == out.resolve():
+        raise InputError(f"{out}: holds the labels, {labels.name}; wanted another folder for the result")
+    if videos.holds(out):
         raise InputError(f"{out}: lies in the folder of the videos, {videos.root}; wanted a folder outside of it")

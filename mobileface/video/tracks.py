@@ -29,7 +29,6 @@ from typing import NamedTuple
 
 from mobileface.data.folder import SUFFIXES
 from mobileface.data.images import MAX_BYTES, BadImage
-from mobileface.data.lfw import check_part
 from mobileface.errors import InputError
 
 LIST = "filelist.txt"
@@ -48,18 +47,31 @@ class Video:
 
 
 class Videos:
-    """Videos below `root`, each once, always in the same order."""
+    """Videos below `root`, each once, always in the same order. whole: all folders in it are videos."""
 
-    def __init__(self, root: Path, names: list[str], walk: Callable[[], Iterator[Video]], marked: bool = False) -> None:
-        if not names:
-            raise InputError(f"{root}: holds no video; wanted VIDEO/frame.jpg, or a {LIST} that names them")
-        self.root, self.names, self.marked, self._walk = root, names, marked, walk
+    def __init__(
+        self,
+        root: Path,
+        names: list[str],
+        walk: Callable[[], Iterator[Video]],
+        marked: bool = False,
+        whole: bool = False,
+    ) -> None:
+        self.root, self.names, self.marked, self.whole, self._walk = root, names, marked, whole, walk
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __iter__(self) -> Iterator[Video]:
         return self._walk()
+
+    def holds(self, folder: Path) -> bool:
+        """Whether what is written into `folder` would become a video, or a part of one."""
+        root, place = self.root.resolve(), folder.resolve()
+        if not place.is_relative_to(root):
+            return False
+        below = place.relative_to(root)
+        return self.whole or not {str(below), *map(str, below.parents)}.isdisjoint(self.names)
 
     def read(self, frame: str) -> bytes:
         """The encoded frame, no more of it than an image may have. BadImage where there is none."""
@@ -117,7 +129,9 @@ class _Row(NamedTuple):
 def _folders(root: Path) -> Videos:
     with os.scandir(root) as entries:
         names = sorted((e.name for e in entries if e.is_dir() and not e.name.startswith(".")), key=_natural)
-    return Videos(root, names, lambda: (Video(name, _frames_in(root, name)) for name in names))
+    if not names:
+        raise InputError(f"{root}: holds no video; wanted VIDEO/frame.jpg, or a {LIST} that names them")
+    return Videos(root, names, lambda: (Video(name, _frames_in(root, name)) for name in names), whole=True)
 
 
 def _frames_in(root: Path, video: str) -> tuple[str, ...]:
@@ -153,6 +167,8 @@ def _listed(path: Path) -> Videos:
         if row.frame in frames and not repeats:
             raise InputError(f"{row.where} names {row.frame or row.video!r} again; wanted each once")
         frames.add(row.frame)
+    if not seen:
+        raise InputError(f"{path}: is empty; wanted a line for each video or frame")
 
     def walk() -> Iterator[Video]:
         for name, group in itertools.groupby(rows(path), key=lambda row: row.video):
@@ -206,6 +222,6 @@ READERS: dict[str, tuple[Callable[[Path], Iterator[_Row]], bool]] = {
 
 def inside(path: str, where: str) -> str:
     """Hand on a path below the root, or raise InputError for one that could lead out of it."""
-    for part in path.split("/"):
-        check_part(part, where)
+    if any(part in ("", ".", "..") or any(bad in part for bad in "\\\0") for part in path.split("/")):
+        raise InputError(f"{where} is {path[:80]!r}; wanted a path below the list's own folder, without . and ..")
     return path

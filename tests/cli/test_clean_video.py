@@ -31,7 +31,8 @@ def test_a_table_and_files(videos: Path, tmp_path: Path, capsys: Captured) -> No
     assert main(["clean", str(videos), "--model", "m.onnx", *options]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "3 videos, 7 frames: 6 kept, 1 noise, 0 unreadable"
-    assert [line.split()[0] for line in lines[2:6]] == ["threshold", "no", "0.3", "0.4"]
+    assert lines[2] == "  3 of 3 videos have a label"
+    assert [line.split()[0] for line in lines[3:7]] == ["threshold", "no", "0.3", "0.4"]
     assert lines[-1] == f"wrote {out}: features.bin, videos.csv, frames.csv, summary.json, sheets of noise"
     assert read_features(out / "features.bin").shape == (3, 8)
     assert (out / "noise-1.png").is_file()

@@ -75,10 +75,18 @@ def test_what_cannot_be_read_is_a_row_of_zeros_named_and_counted(root: Path, cap
     ]
     assert read_features(root.parent / "f.bin").any(axis=1).tolist() == [True, False, False]
     (root / "filelist.txt").write_text("lost.png\n")
-    (root.parent / "f.bin").write_bytes(b"older")
+    older = (root.parent / "f.bin").read_bytes()
     assert embed(root) == 2
-    one_line(capsys, "none of 1 images can be used; the first: lost.png: cannot be read")
-    assert (root.parent / "f.bin").read_bytes() == b"older"
+    one_line(capsys, "none of 1 images below ", " can be used; the first: lost.png: cannot be read")
+    assert (root.parent / "f.bin").read_bytes() == older
+
+
+def test_what_holds_no_features_is_not_replaced(root: Path, capsys: Captured) -> None:
+    (root / "filelist.txt").write_text("a/f0.png\n")
+    (root.parent / "f.bin").write_bytes(b"a model, say")
+    assert embed(root) == 2
+    one_line(capsys, "f.bin: is there, and no feature file; wanted another --out")
+    assert (root.parent / "f.bin").read_bytes() == b"a model, say"
 
 
 @pytest.mark.parametrize(
@@ -89,8 +97,8 @@ def test_what_cannot_be_read_is_a_row_of_zeros_named_and_counted(root: Path, cap
         ("a/f0.png\nb\n", "line 2 is 'b'; wanted the path of an image"),
         ("a/f0.png 0.9\n", "line 1 is 'a/f0.png 0.9'; wanted the path of an image, a tab before anything else"),
         ("b\na/f0.png\n", "line 2 names a frame, the lines above it do not"),
-        ("../f0.png\n", "line 1: '..' is no plain name"),
-        ("/etc/f0.png\n", "line 1: '' is no plain name"),
+        ("../f0.png\n", "line 1 is '../f0.png'; wanted a path below the list's own folder"),
+        ("/etc/f0.png\n", "line 1 is '/etc/f0.png'; wanted a path below the list's own folder"),
         ("\tf0.png\n", "f0.png'; wanted the path of an image"),
     ],
 )

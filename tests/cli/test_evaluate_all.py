@@ -205,7 +205,7 @@ def test_where_results_cannot_lie_is_said_before_any_work(
         (["--on", "tinyfase"], "'tinyfase' is no known set (did you mean 'tinyface'?)"),
         (["--on", "ijbb"], "holds no ijbb/meta/ or IJBB/meta/, wanted ijbb"),
         (["--on", "all", "--templates", "N3"], "--templates is 'N3', wanted N0 or N1"),
-        (["--on", "all", "--data", "/nowhere"], "/nowhere: holds none of lfw, "),
+        (["--on", "all", "--data", "/nowhere"], "/nowhere: not found; --data says where the sets lie"),
         (["--on", "tinyface", "--flip", "both"], "flip is 'both', wanted sum, none"),
         (["--on", "tinyface", "--min-accuracy", "0.5"], "--min-accuracy: only sets of pairs have an accuracy"),
         (["--on", "lfw", "--on", "lfw/pairs.txt"], "--on: two sets are called 'lfw'"),

@@ -338,9 +338,26 @@ def test_counts_of_other_inputs_are_refused(two: Any, tmp_path: Path) -> None:
         scored(files, "1e-4", out=tmp_path)
     with pytest.raises(InputError, match=r"other inputs \(probe_sha256 differs\)"):
         scored(files[::-1], "1e-3", out=tmp_path)
+    with pytest.raises(InputError, match=r"other inputs \(gallery_sha256 differs\)"):
+        scored(files[:1], "1e-3", out=tmp_path)  # the probes alone: their pairs are other ones
     (tmp_path / "inputs.json").write_text("[")
     with pytest.raises(InputError, match=r"other inputs \(inputs\.json differs\)"):
         scored(files, "1e-3", out=tmp_path)
+
+
+def test_a_folder_of_something_else_is_refused(two: Any, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"holds model\.safetensors, and no counts; wanted a new folder"):
+        scored(two[0], "1e-3", out=tmp_path)
+    with pytest.raises(InputError, match=r"model\.safetensors: is a file; wanted a folder"):
+        scored(two[0], "1e-3", out=tmp_path / "model.safetensors")
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["model.safetensors"]
+
+
+def test_the_same_rates_in_other_words_go_on(two: Any, tmp_path: Path) -> None:
+    first = scored(two[0], "1e-3,1e-2", out=tmp_path)
+    again = scored(two[0], "0.01,0.001", out=tmp_path)
+    assert [again["tar"][far] for far in ("0.001", "0.01")] == [first["tar"][far] for far in ("1e-3", "1e-2")]
 
 
 def test_a_damaged_task_is_named(two: Any, tmp_path: Path) -> None:
@@ -360,3 +377,4 @@ def test_the_summary_tells_the_counts(two: Any) -> None:
         f"{wanted['1e-3'][1]:,} impostor pairs (allowed {result['rows'][0]['allowed']:,}) above "
         f"{result['rows'][0]['refused']:.7f}"
     )
+    assert summary(scored(files, "1e-7"))[1].endswith("; too few impostor pairs to measure this rate")

@@ -175,11 +175,13 @@ def test_where_nothing_can_be_used_nothing_is_written(tmp_path: Path) -> None:
     root = tmp_path / "videos"
     (root / "a").mkdir(parents=True)
     (root / "a" / "f.jpg").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"none of 1 frames can be used; the first: a/f.jpg: does not decode"):
+    with pytest.raises(
+        InputError, match=r"none of 1 frames below .*videos can be used; the first: a/f.jpg: does not decode"
+    ):
         clean_videos(open_videos(root), Table(ROWS), Settings(), tmp_path / "out")
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     (root / "a" / "f.jpg").unlink()
-    with pytest.raises(InputError, match=r"none of 0 frames can be used$"):
+    with pytest.raises(InputError, match=r"none of 1 videos holds an image, nor does a; wanted VIDEO/frame.jpg$"):
         clean_videos(open_videos(root), Table(ROWS), Settings())
 
 
@@ -201,6 +203,20 @@ def test_results_do_not_land_among_the_videos(source: Path, tmp_path: Path) -> N
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match=r"is a file; wanted a folder"):
         clean_videos(open_videos(source), Table(ROWS), Settings(), tmp_path / "file")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "videos.csv").write_text("clean\tAnn\n")
+    with pytest.raises(InputError, match=r"out: holds the labels, videos\.csv; wanted another folder"):
+        clean_videos(open_videos(source), Table(ROWS), Settings(), tmp_path / "out", tmp_path / "out" / "videos.csv")
+
+
+def test_results_may_lie_beside_a_list_but_in_no_video_of_it(tmp_path: Path) -> None:
+    root = write_videos(tmp_path, {"v": [0, 0], "deep/w": [1, 1]})
+    (root / "list.txt").write_text("v\ndeep/w\n")
+    for taken in ("v", "v/out", "deep/w/a/b"):
+        with pytest.raises(InputError, match=r"lies in the folder of the videos"):
+            clean_videos(open_videos(root / "list.txt"), Table(ROWS), Settings(), root / taken)
+    clean_videos(open_videos(root / "list.txt"), Table(ROWS), Settings(), root / "deep" / "out")
+    assert (root / "deep" / "out" / "summary.json").is_file()
 
 
 def test_progress_counts_videos(source: Path) -> None:

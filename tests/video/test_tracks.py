@@ -102,12 +102,12 @@ def test_a_table_marks_frames_and_may_repeat_them(tmp_path: Path) -> None:
         ("a\nb/1.jpg\n", r"line 2 names a frame, the lines above it do not"),
         ("b/1.jpg\na\n", r"line 2 names a video, the lines above it do not"),
         ("1.jpg\n", r"line 1 is '1.jpg', a frame of no video"),
-        ("../a\n", r"line 1: '\.\.' is no plain name"),
-        ("/etc\n", r"line 1: '' is no plain name"),
-        ("a\\b\n", r"is no plain name"),
+        ("../a\n", r"line 1 is '\.\./a'; wanted a path below the list's own folder"),
+        ("/etc\n", r"line 1 is '/etc'; wanted a path below the list's own folder"),
+        ("a\\b\n", r"wanted a path below the list's own folder"),
         (b"a\n\xff\n", r"line 2 is no UTF-8"),
         (b"a" * (MAX_LINE + 1), r"line 1 is longer than"),
-        ("\n", r"holds no video"),
+        ("\n", r"list\.txt: is empty"),
     ],
 )
 def test_a_bad_list_is_named_by_line(tmp_path: Path, text: str | bytes, complaint: str) -> None:
@@ -122,8 +122,8 @@ def test_a_bad_list_is_named_by_line(tmp_path: Path, text: str | bytes, complain
         ("track\tis_noise\n", r"has no column 'file'"),
         ("track\tfile\na\n", r"line 2 has 1 columns; wanted 2"),
         ("track\tfile\tis_noise\na\ta/1.jpg\t2\n", r"line 2 has is_noise '2'; wanted 0 or 1"),
-        ("track\tfile\na\t../1.jpg\n", r"line 2: '\.\.' is no plain name"),
-        ("track\tfile\n", r"holds no video"),
+        ("track\tfile\na\t../1.jpg\n", r"line 2 is '\.\./1\.jpg'; wanted a path below"),
+        ("track\tfile\n", r"bad\.tsv: is empty"),
     ],
 )
 def test_a_bad_table_is_named_by_line(tmp_path: Path, text: str, complaint: str) -> None:
