@@ -8,6 +8,7 @@ them, by which times of a slow quarter of an hour are put right.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import statistics
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+import export
 from benchmarks.onnx_forms import network_like_trained
 from export.activations import rewrite_activations
 from export.images import parity_images
@@ -71,14 +73,15 @@ def cuts(arch: SEMobileFaceNet) -> list[str]:
 def measured(arch: SEMobileFaceNet, at: list[str], folder: Path) -> Row:
     """The network, its cuts, and by table the median milliseconds up to each cut and of the whole, and the reference's.
 
-    Kept in `folder`; what is there is not measured again.
+    Kept in `folder`; what is there is not measured again, unless files were written in another way then.
     """
+    about = {"arch": arch.to_dict(), "cuts": at, "exporter": exporter()}
     kept = folder / f"{arch.name}.json"
     if kept.is_file():
         row: Row = json.loads(kept.read_text(encoding="utf-8"))
-        if row["arch"] == json.loads(json.dumps(arch.to_dict())) and row["cuts"] == at:
+        if all(row.get(key) == value for key, value in json.loads(json.dumps(about)).items()):
             return row
-    row = {"arch": arch.to_dict(), "cuts": at, "ms": {}, "reference": {}}
+    row = {**about, "ms": {}, "reference": {}}
     beside = _reference(folder)
     with tempfile.TemporaryDirectory() as made:
         for table, whole in exported(arch, Path(made)).items():
@@ -87,6 +90,12 @@ def measured(arch: SEMobileFaceNet, at: list[str], folder: Path) -> Row:
             row["ms"][table], row["reference"][table] = [round(ms, 4) for ms in found], round(reference, 4)
     write_json(kept, row)
     return row
+
+
+def exporter() -> str:
+    """A hash of the code that writes the files."""
+    sources = sorted(Path(export.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def steady(rows: list[Row]) -> list[Row]:

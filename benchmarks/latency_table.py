@@ -5,9 +5,9 @@ measured again: the same command goes on from there. On another machine this ref
 the tables go elsewhere, and `python -m search.budget ARCH --latency FILE` reads them there.
 
 Random networks (`benchmarks.latency_probes`) are cut between their blocks. A kind of work takes the same time wherever
-it is done: the times of all kinds, none below zero, are those with the least squared relative error over all pieces, a
-whole network's WHOLE times as heavy (the best of 1 to 6 by probes predicted from the other ones, `left_out_error`).
-Then networks of the zoo and of both spaces that no table has seen are predicted and measured. One thread, batch 1.
+it is done: the times of all kinds, none below zero, are those with the least squared relative error over all pieces. A
+whole network weighs as much more as lets probes be predicted best from the other ones (WEIGHTS). Then networks of the
+zoo and of both spaces that no table has seen are predicted and measured. One thread, batch 1.
 Seeds: probes 0 to 29, networks of the spaces 0.
 """
 
@@ -40,19 +40,19 @@ PROBES = 30
 KNOWN = ("tiny", "student-real", "mobilefacenet", "lfrc-step0", "lfrc-step5")  # of the zoo
 MEMBERS = {"lfrc": 4, "small": 4}
 LIMIT = 0.10  # median relative error
-WHOLE = 6.0
+WEIGHTS = (1, 2, 4, 8, 16)  # of a whole network, where a piece has 1
 VERSIONS = {"onnx": ("onnxruntime",), "tflite": ("ai-edge-litert",)}
 CUT = "cut"  # million values at a cut, which a whole network does not hand out: not in a table
 ROW_BLOCKS = "stages."
 
 
-def fitted(rows: list[Row], table: str) -> MappingProxyType[str, float]:
-    """Milliseconds of a unit of each kind of work, from networks and their pieces."""
+def fitted(rows: list[Row], table: str, whole: int = 1) -> MappingProxyType[str, float]:
+    """Milliseconds of a unit of each kind of work, from networks, each of weight `whole`, and their pieces."""
     from scipy.optimize import nnls
 
     kinds = (*KINDS, CUT)
     found = [(units, ms) for row in rows for units, ms in zip(_pieces(row), row["ms"][table], strict=True)]
-    weight = np.concatenate([[*[1.0] * len(row["cuts"]), WHOLE] for row in rows])
+    weight = np.concatenate([[*[1] * len(row["cuts"]), whole] for row in rows])
     units = np.array([[piece.get(kind, 0.0) for kind in kinds] for piece, _ in found])
     times, _ = nnls(units * (weight / [ms for _, ms in found])[:, None], weight)
     return MappingProxyType({kind: round(float(t), 6) for kind, t in zip(kinds, times, strict=True) if kind != CUT})
@@ -129,14 +129,32 @@ def errors(table: LatencyTable, name: str, rows: list[Row]) -> dict[str, Any]:
     return {"median_error": statistics.median(off), "worst_error": max(off), "networks": networks}
 
 
-def left_out_error(rows: list[Row], name: str) -> float:
-    """Median relative error of each whole network, predicted from the other ones."""
-    runtime, _, precision = name.partition("-")
+def left_out(rows: list[Row], name: str, whole: int) -> float:
+    """Mean relative error of the networks, each predicted from the other ones."""
     found = []
     for row in rows:
-        table = LatencyTable(runtime, precision, fitted([other for other in rows if other is not row], name))
+        table = _table(name, fitted([other for other in rows if other is not row], name, whole))
         found.append(errors(table, name, [row])["median_error"])
-    return statistics.median(found)
+    return statistics.mean(found)
+
+
+def by_weight(seen: list[Row], others: list[Row]) -> tuple[int, list[dict[str, Any]]]:
+    """The weight that is best for left-out probes, on the mean of all tables; and what each of WEIGHTS gives."""
+    found = []
+    for whole in WEIGHTS:
+        unseen = {name: errors(_table(name, fitted(seen, name, whole)), name, others) for name in TABLES}
+        row = {"left_out_mean": {name: round(left_out(seen, name, whole), 4) for name in TABLES}}
+        row |= {
+            f"unseen_{kind}": {name: unseen[name][f"{kind}_error"] for name in TABLES} for kind in ("median", "worst")
+        }
+        found.append({"weight": whole, **row})
+    best = min(found, key=lambda row: statistics.mean(row["left_out_mean"].values()))
+    return best["weight"], found
+
+
+def _table(name: str, times: MappingProxyType[str, float]) -> LatencyTable:
+    runtime, _, precision = name.partition("-")
+    return LatencyTable(runtime, precision, times)
 
 
 def main() -> int:
@@ -154,19 +172,20 @@ def main() -> int:
         print(f"{number}/{len(wanted)} {arch.name} {json.dumps(_whole(rows[-1]))} ms", flush=True)
     rows = steady(rows)
     seen, others = rows[:PROBES], rows[PROBES:]
+    whole, weights = by_weight(seen, others)
     found = {}
     for name in TABLES:
-        runtime, _, precision = name.partition("-")
-        table = LatencyTable(runtime, precision, fitted(seen, name))
-        versions = {package: installed(package) for package in VERSIONS[runtime]}
-        about = {"runtime": runtime, "precision": precision, "threads": 1, "environment": {**describe(), **versions}}
+        table = _table(name, fitted(seen, name, whole))
+        versions = {package: installed(package) for package in VERSIONS[table.runtime]}
+        kind = {"runtime": table.runtime, "precision": table.precision}
+        about = {**kind, "threads": 1, "environment": {**describe(), **versions}}
         blocks = block_times(seen, name)
         write_json(options.out / f"{name}.json", {**about, "ms": dict(table.times), "blocks": blocks})
-        left_out = round(left_out_error(seen, name), 4)
-        found[name] = {"blocks": len(blocks), "left_out_error": left_out, **errors(table, name, others)}
-        print(name, json.dumps({key: value for key, value in found[name].items() if key.endswith("error")}))
+        found[name] = {"blocks": len(blocks), **errors(table, name, others)}
+        print(name, json.dumps({key: found[name][key] for key in ("median_error", "worst_error")}))
     within = all(table["median_error"] <= LIMIT for table in found.values())
-    result = {"threads": 1, "probes": PROBES, "limit": LIMIT, "within_limit": within, "tables": found}
+    about = {"threads": 1, "probes": PROBES, "limit": LIMIT, "within_limit": within}
+    result = {**about, "whole_weight": whole, "by_weight": weights, "tables": found}
     print(write_result("latency_table", result))
     return 0 if within else 1
 

@@ -1,6 +1,6 @@
 """Operators of a converted network in the forms that LiteRT runs fastest, where the converter writes others.
 
-Found by `benchmarks/tflite_forms.py`; each form gives the same values but for the order of a sum.
+Found by `benchmarks/tflite_forms.py`; each form gives the same values but for rounding.
 """
 
 from __future__ import annotations

@@ -68,8 +68,9 @@ def export_tflite(
 
 
 def in_precision(content: bytes, precision: str, int8: Int8 | None = None) -> bytes:
-    """The file in fp32, fp16 or int8, with the operators that LiteRT runs fastest in it."""
-    if int8 is not None:
+    """The file in fp32, fp16 or (with `int8`) int8, with the operators that LiteRT runs fastest in it."""
+    if precision == "int8":
+        assert int8 is not None
         return quantised(split_hard_swish(content), int8)
     return join_prelu(halved(content) if precision == "fp16" else content)
 

@@ -24,8 +24,8 @@ MAX_TABLE_BYTES = 1 << 20
 LANES = 16  # float32 values in the widest vector register: channels are computed in such groups
 EVEN = 4  # channels; for any other multiple runtimes have but a slow depthwise convolution (a kind of its own)
 
-# Kinds of work, and what one unit of each is; "uneven" and "unfilled" (no multiple of LANES, which ONNX Runtime's blocked
-# kernels want) come on top of the depthwise convolution.
+# Kinds of work, and what one unit of each is; "uneven" and "unfilled" (no multiple of LANES, as ONNX Runtime's blocked
+# kernels want it) come on top of the depthwise convolution.
 DEPTHWISE = tuple(f"depthwise {k}x{k} / {s}" for k in (3, 5) for s in (1, 2))
 MILLION_MACS = ("convolution", "pointwise", *DEPTHWISE, "uneven depthwise", "unfilled depthwise", "gdc")
 MILLION_VALUES = (*ACTIVATIONS, "residual", "se values", "pointwise weights", "vector weights")
@@ -127,7 +127,8 @@ def parse_table(data: Any, source: str) -> LatencyTable:
     for kind in dict.fromkeys((*KINDS, *times)):
         if kind not in times or kind not in KINDS:
             wrong = "is missing" if kind in KINDS else f"is no kind of work{nearest(kind[:MAX_NAME], KINDS)}"
-            raise InputError(f"{source}: ms: {shown(kind)} {wrong}; known: {', '.join(KINDS)}")
+            again = "; benchmarks.latency_table fills it anew" if kind in KINDS else ""
+            raise InputError(f"{source}: ms: {shown(kind)} {wrong}{again}; known: {', '.join(KINDS)}")
         ms = times[kind]
         if not (isinstance(ms, int | float) and not isinstance(ms, bool) and 0 <= ms < 1e6):
             raise InputError(f"{source}: ms: {kind} is {shown(ms)}, wanted milliseconds from 0 to 1e6")

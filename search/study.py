@@ -59,13 +59,14 @@ def open_study(url: str | None, out: Path, settings: dict[str, Any]) -> optuna.S
 
 def _hush() -> None:
     """Optuna says nothing by itself: what failed, we say. For the whole process: threads share its warnings' filters,
-    so that none may take them back while another opens its study."""
+    so that one that takes its own back, as `catch_warnings` does, may leave another without."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     with _FILTERS:
-        if all(category is not optuna.exceptions.ExperimentalWarning for _, _, category, *_ in warnings.filters):
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        experimental = optuna.exceptions.ExperimentalWarning
+        if ("ignore", experimental) not in [(action, kind) for action, _, kind, *_ in warnings.filters]:
+            warnings.simplefilter("ignore", experimental)
 
 
 @contextmanager

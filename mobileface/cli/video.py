@@ -13,7 +13,7 @@ from mobileface.errors import CheckFailed, guarded, visible
 
 
 def clean(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="folder of frame folders, filelist.txt or .tsv")],
+    source: Annotated[Path, typer.Argument(metavar="VIDEOS", help="folder of frame folders, filelist.txt or .tsv")],
     model: Annotated[Path, typer.Option("--model", help="run folder, .onnx, .tflite or .mlpackage")],
     out: Annotated[Path | None, typer.Option("--out", help="folder for features.bin, *.csv, sheets, summary")] = None,
     threshold: Annotated[float, typer.Option(help="cosine from which on two frames are joined")] = 0.4,

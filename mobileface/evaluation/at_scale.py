@@ -34,7 +34,7 @@ from mobileface.evaluation.at_scale_count import (
     screening_error,
     true_products,
 )
-from mobileface.evaluation.at_scale_folder import check_folder, read_counts, read_task, write_counts
+from mobileface.evaluation.at_scale_folder import check_folder, check_new, read_counts, read_task, write_counts
 from mobileface.evaluation.at_scale_pairs import Pairs, Side, open_pairs_at_scale
 from mobileface.evaluation.at_scale_windows import Found, Sample, Tally, Window, choose, conclude, joined
 from mobileface.evaluation.scores import allowed
@@ -105,6 +105,7 @@ def score_at_scale(
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if rank() == 0:
+            check_new(folder)
             stack.enter_context(locked(folder))
         pairs = open_pairs_at_scale(probe, gallery, labels)
         highest = {far: allowed(value, pairs.impostors) for far, value in wanted.items()}

@@ -65,12 +65,17 @@ def read_task(path: Path) -> Task:
         raise InputError(f"{path}: is damaged; remove the folder, or give another --out") from None
 
 
+def check_new(folder: Path) -> None:
+    """InputError for a folder of something else: counts have one of their own."""
+    names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+    if "inputs.json" not in names and (others := [name for name in names if not name.startswith(".")]):
+        raise InputError(f"{folder}: holds {visible(others[0])}, and no counts; wanted a new folder for --out")
+
+
 def check_folder(folder: Path, inputs: dict[str, Any]) -> None:
-    """InputError unless the folder's counts are of the same inputs, or the folder holds nothing."""
+    """InputError unless the folder's counts are of the same inputs, or there are none."""
     path = folder / "inputs.json"
     if not path.is_file():
-        if others := sorted(other.name for other in folder.iterdir() if not other.name.startswith(".")):
-            raise InputError(f"{folder}: holds {visible(others[0])}, and no counts; wanted a new folder for --out")
         write_json(path, inputs)
         return
     try:

@@ -20,7 +20,7 @@ from mobileface.embedders.contract import CHOICES, Embedder
 from mobileface.errors import InputError, nearest, visible
 from mobileface.video.clean import clean
 from mobileface.video.embed import Progress, Stream
-from mobileface.video.run import named
+from mobileface.video.run import name_lines
 from mobileface.video.tracks import LIST, Video, Videos, inside, lines, open_videos
 
 FLIP = {"images": "sum", "videos": "none"}  # as the challenge's scripts have it
@@ -123,6 +123,6 @@ def summary(result: dict[str, Any]) -> list[str]:
     found = [
         f"{result['rows']:,} {result['of']}, {result['images'] - unreadable['count']:,} images read, "
         f"{unreadable['count']:,} unreadable; rows of {result['dim']} numbers, flip {result['flip']}",
-        *named("unreadable", unreadable),
+        *name_lines("unreadable", unreadable),
     ]
-    return found + (named("no usable frame", without) if result["of"] == "videos" else [])
+    return found + (name_lines("no usable frame", without) if result["of"] == "videos" else [])

@@ -230,7 +230,8 @@ def prepare(
     else:
         trainer.begin_phase(0)
     note_skipped(trainer, [*skipped, *unwatched])
-    return trainer, _facts(trainer, is_compiled=_compile(trainer))
+    is_compiled = _compile(trainer)
+    return trainer, _facts(trainer, is_compiled)
 
 
 def _network(plan: Plan, arch: Arch, run: Path) -> nn.Module:

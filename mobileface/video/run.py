@@ -28,6 +28,7 @@ from mobileface.video.tables import CLEAN, CLEANED, EMPTY, NONE_SIMILAR, UNREADA
 from mobileface.video.tracks import Videos
 
 SHOWN = 20  # names of each kind in the summary
+WRITTEN = ("features.bin", "videos.csv", "frames.csv", "summary.json")
 NAMED = (NONE_SIMILAR, UNREADABLE, EMPTY)
 LIBRARIES = ("numpy", "opencv-python-headless")
 
@@ -151,8 +152,8 @@ class _Run:
         videos = self.stream.videos
         if self.frames:
             return f"none of {self.frames} frames below {videos.root} can be used; the first: {self.faults[0]}"
-        first = visible(videos.names[0])
-        return f"{videos.root}: none of {len(videos)} videos holds an image, nor does {first}; wanted VIDEO/frame.jpg"
+        first = visible(str(videos.root / videos.names[0]))
+        return f"none of {len(videos)} videos holds an image; looked in {first}"
 
     def _clean(self, found: Embedded) -> Cleaned:
         """At each threshold; what `settings.threshold` gives is handed on."""
@@ -203,14 +204,14 @@ def text(summary: dict[str, Any]) -> list[str]:
         if videos["count"]:
             more = ", ..." if videos["count"] > len(videos["names"]) else ""
             found.append(f"  {kind}: {videos['count']:,} ({', '.join(videos['names'])}{more})")
-    found += named("unreadable", summary["unreadable"])
+    found += name_lines("unreadable", summary["unreadable"])
     if summary["labelled"] is not None:
         found.append(f"  {summary['labelled']:,} of {summary['videos']:,} videos have a label")
     return found + table(summary["sweep"])
 
 
-def named(kind: str, found: dict[str, Any]) -> list[str]:
-    """A line for each name, and one that says how many more there are."""
+def name_lines(kind: str, found: dict[str, Any]) -> list[str]:
+    """A line for each of `names`, and one that says how many more there are."""
     more = found["count"] - len(found["names"])
     return [*(f"  {kind}: {name}" for name in found["names"]), *([f"  {kind}: and {more:,} more"] if more else [])]
 
@@ -218,7 +219,7 @@ def named(kind: str, found: dict[str, Any]) -> list[str]:
 def _check_out(videos: Videos, out: Path, labels: Path | None) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; wanted a folder for the result")
-    if labels is not None and labels.resolve().parent == out.resolve():
-        raise InputError(f"{out}: holds the labels, {labels.name}; wanted another folder for the result")
+    if labels is not None and labels.resolve().parent == out.resolve() and labels.name in WRITTEN:
+        raise InputError(f"{labels}: would be replaced by the result; wanted another folder for it")
     if videos.holds(out):
         raise InputError(f"{out}: lies in the folder of the videos, {videos.root}; wanted a folder outside of it")

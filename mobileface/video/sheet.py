@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from mobileface.data.images import SIZE, BadImage, Image
 from mobileface.data.sheet import Cell, draw_rows, fitted, write_png
 from mobileface.video.clean import Cleaned
 
+SHEET = re.compile(r"noise-[0-9]+\.png")
 FRAMES = 14  # of a video
 VIDEOS, ROWS = 60, 20  # in all, on a sheet
 RED, BORDER = (255, 0, 0), 5  # RGB, px
@@ -62,8 +64,9 @@ class Most:
 
 def write_sheets(folder: Path, strips: Sequence[Strip], read: Callable[[str], Image]) -> list[Path]:
     """Write noise-1.png, noise-2.png ...; older ones are removed. read: frame -> image, BadImage for a lost one."""
-    for old in folder.glob("noise-*.png"):
-        old.unlink()
+    for old in folder.iterdir():
+        if SHEET.fullmatch(old.name):
+            old.unlink()
     written = []
     for start in range(0, len(strips), ROWS):
         path = folder / f"noise-{start // ROWS + 1}.png"

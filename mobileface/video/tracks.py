@@ -31,7 +31,7 @@ from mobileface.data.folder import SUFFIXES
 from mobileface.data.images import MAX_BYTES, BadImage
 from mobileface.errors import InputError
 
-LIST = "filelist.txt"
+LIST, TABLE = "filelist.txt", ".tsv"
 MAX_LINE = 1 << 14  # bytes
 UNMARKED, GOOD, NOISE = None, "", "noise"
 
@@ -47,7 +47,7 @@ class Video:
 
 
 class Videos:
-    """Videos below `root`, each once, always in the same order. whole: all folders in it are videos."""
+    """Videos below `root`, each once, always in the same order. whole: their frames may lie anywhere in it."""
 
     def __init__(
         self,
@@ -67,11 +67,16 @@ class Videos:
 
     def holds(self, folder: Path) -> bool:
         """Whether what is written into `folder` would become a video, or a part of one."""
-        root, place = self.root.resolve(), folder.resolve()
-        if not place.is_relative_to(root):
-            return False
-        below = place.relative_to(root)
-        return self.whole or not {str(below), *map(str, below.parents)}.isdisjoint(self.names)
+        for path in (
+            Path.resolve,
+            lambda p: Path(os.path.abspath(p)),
+        ):  # by the names as well, where a link leads elsewhere
+            root, place = path(self.root), path(folder)
+            if place.is_relative_to(root):
+                below = place.relative_to(root)
+                if self.whole or not {str(below), *map(str, below.parents)}.isdisjoint(self.names):
+                    return True
+        return False
 
     def read(self, frame: str) -> bytes:
         """The encoded frame, no more of it than an image may have. BadImage where there is none."""
@@ -177,7 +182,7 @@ def _listed(path: Path) -> Videos:
             marks = tuple(row.mark for row in own if row.mark is not UNMARKED)
             yield Video(name, frames or _frames_in(path.parent, name), marks or None)
 
-    return Videos(path.parent, list(seen), walk, marked)
+    return Videos(path.parent, list(seen), walk, marked, whole=path.suffix == TABLE)
 
 
 def _list_rows(path: Path) -> Iterator[_Row]:
@@ -216,7 +221,7 @@ def _table_rows(path: Path) -> Iterator[_Row]:
 # suffix -> (reader, whether a video may have a frame more than once, as one does that noise was put into)
 READERS: dict[str, tuple[Callable[[Path], Iterator[_Row]], bool]] = {
     ".txt": (_list_rows, False),
-    ".tsv": (_table_rows, True),
+    TABLE: (_table_rows, True),
 }
 
 

@@ -351,7 +351,7 @@ def test_a_folder_of_something_else_is_refused(two: Any, tmp_path: Path) -> None
         scored(two[0], "1e-3", out=tmp_path)
     with pytest.raises(InputError, match=r"model\.safetensors: is a file; wanted a folder"):
         scored(two[0], "1e-3", out=tmp_path / "model.safetensors")
-    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["model.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_the_same_rates_in_other_words_go_on(two: Any, tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -280,3 +283,25 @@ def test_a_database_that_is_not_there_is_said_without_its_password(tmp_path: Pat
     with pytest.raises(InputError, match=r"postgresql\+psycopg://127\.0\.0\.1/faces: cannot be used") as error:
         open_study("postgresql+psycopg://ann:secret@127.0.0.1:1/faces", tmp_path, SETTINGS)
     assert "secret" not in str(error.value)
+
+
+def test_a_study_that_is_opened_leaves_the_others_quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Threads share the filters of warnings: one begins while another opens its study, and is warned behind it."""
+    begun, first_is_out, others = threading.Event(), threading.Event(), list[Future[optuna.Study]]()
+
+    class Storage(optuna.storages.InMemoryStorage):
+        def __init__(self, *_: object, **__: object) -> None:
+            super().__init__()
+            if threading.current_thread() is not threading.main_thread():
+                begun.set()
+                assert first_is_out.wait(10)
+            else:
+                others.append(pool.submit(open_study, "sqlite://", tmp_path, SETTINGS))
+                assert begun.wait(10)
+            warnings.warn("experimental", optuna.exceptions.ExperimentalWarning, stacklevel=2)
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", Storage)
+    with ThreadPoolExecutor(1) as pool:
+        open_study("sqlite://", tmp_path, SETTINGS)
+        first_is_out.set()
+        others[0].result()
