@@ -42,9 +42,14 @@ def read_lines(path: Path) -> list[str]:
         raise InputError(f"{path}: byte {error.start} is no UTF-8, wanted a list of pairs as text") from None
 
 
+def is_plain(part: str) -> bool:
+    """Whether one part of a path names something in its own folder."""
+    return part not in ("", ".", "..") and not any(bad in part for bad in "/\\\0")
+
+
 def check_part(part: str, where: str) -> str:
     """Hand on one part of an image's path, or raise InputError if it could lead out of the folder."""
-    if part in ("", ".", "..") or any(bad in part for bad in "/\\\0"):
+    if not is_plain(part):
         raise InputError(f"{where}: {part!r} is no plain name, wanted a folder or file inside the data set")
     return part
 

@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 from mobileface.data.folder import SUFFIXES
 from mobileface.data.images import MAX_BYTES, BadImage
+from mobileface.data.lfw import is_plain
 from mobileface.errors import InputError
 
 LIST, TABLE = "filelist.txt", ".tsv"
@@ -67,11 +68,8 @@ class Videos:
 
     def holds(self, folder: Path) -> bool:
         """Whether what is written into `folder` would become a video, or a part of one."""
-        for path in (
-            Path.resolve,
-            lambda p: Path(os.path.abspath(p)),
-        ):  # by the names as well, where a link leads elsewhere
-            root, place = path(self.root), path(folder)
+        real, named = ([way(path) for path in (self.root, folder)] for way in (os.path.realpath, os.path.abspath))
+        for root, place in (map(Path, real), map(Path, named)):  # by its names too, where a link leads elsewhere
             if place.is_relative_to(root):
                 below = place.relative_to(root)
                 if self.whole or not {str(below), *map(str, below.parents)}.isdisjoint(self.names):
@@ -227,6 +225,6 @@ READERS: dict[str, tuple[Callable[[Path], Iterator[_Row]], bool]] = {
 
 def inside(path: str, where: str) -> str:
     """Hand on a path below the root, or raise InputError for one that could lead out of it."""
-    if any(part in ("", ".", "..") or any(bad in part for bad in "\\\0") for part in path.split("/")):
+    if not all(map(is_plain, path.split("/"))):
         raise InputError(f"{where} is {path[:80]!r}; wanted a path below the list's own folder, without . and ..")
     return path
