@@ -20,7 +20,8 @@ from torch import nn
 pytest.importorskip("litert_torch")
 
 from export.int8 import Int8
-from export.to_tflite import convert, export_tflite
+from export.tflite_forms import split_hard_swish
+from export.to_tflite import convert, export_tflite, silent
 from mobileface.arch import ACTIVATIONS
 from mobileface.embedders.contract import InputContract
 from mobileface.embedders.tflite import TFLiteEmbedder
@@ -190,6 +191,21 @@ def test_other_activations(tmp_path: Path, make: Make, images: Pixels, activatio
         assert cosines(TFLiteEmbedder(path)(images), raw).min() > least
         split = (activation, precision) == ("hard_swish", "int8")  # its operator is fast in float alone
         assert Counter(kind for kind, _, _ in graph(path))[kind] == (0 if split else 8)
+
+
+@pytest.mark.slow
+def test_hard_swish_by_three_operators_is_hard_swish(tmp_path: Path) -> None:
+    import litert_torch
+
+    x = np.linspace(-8, 8, 48, dtype=np.float32).reshape(1, 4, 4, 3)
+    with silent():
+        model = litert_torch.convert(torch.nn.Hardswish().eval(), None, {"input": torch.from_numpy(x)})
+    path = tmp_path / "net.tflite"
+    path.write_bytes(split_hard_swish(model.model_content()))
+    assert [kind for kind, _, _ in graph(path)] == ["ADD", "MUL", "MUL"]
+    (found,) = run(path, x).values()
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(found, exact * np.clip(exact + 3, 0, 6) / 6, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.slow

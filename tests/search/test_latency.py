@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from torch import nn
 
+from benchmarks import latency_probes
 from benchmarks.latency_probes import Row, cuts, draw, piece, steady, written
 from benchmarks.latency_table import block_times, fitted, left_out
 from export.images import parity_images
@@ -239,6 +240,18 @@ def test_the_fit_bears_noise(table: LatencyTable) -> None:
     assert all(ms >= 0 for ms in found.times.values())
     errors = [abs(found.ms(arch) / table.ms(arch) - 1) for arch in (draw(seed, "x") for seed in range(100, 120))]
     assert float(np.median(errors)) < 0.03
+
+
+def test_what_another_exporter_wrote_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arch = draw(0, "x")
+    monkeypatch.setattr(latency_probes, "_reference", lambda folder: {})
+    monkeypatch.setattr(latency_probes, "exported", lambda arch, folder: {})  # no file, so no time
+    kept = {**latency_probes.measured(arch, ["a"], tmp_path), "ms": {"onnx-fp32": [1.0]}}
+    (tmp_path / "x.json").write_text(json.dumps(kept))
+    assert latency_probes.measured(arch, ["a"], tmp_path)["ms"] == kept["ms"]
+    assert latency_probes.measured(arch, ["b"], tmp_path)["ms"] == {}
+    (tmp_path / "x.json").write_text(json.dumps({**kept, "exporter": "of another day"}))
+    assert latency_probes.measured(arch, ["a"], tmp_path)["ms"] == {}
 
 
 def test_whole_networks_that_weigh_more_are_predicted_better_where_pieces_mislead(table: LatencyTable) -> None:
