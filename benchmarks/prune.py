@@ -16,7 +16,6 @@ embeddings in the cache, more. What is in DIR is not made again, and what was st
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import typer
 
 from benchmarks.environment import write_result
-from benchmarks.runs import RECIPES, make_run, recipe
+from benchmarks.runs import RECIPES, lfw, make_run, recipe, run, run_row
 from mobileface.arch import load_arch
 from search.cost import cost
 
@@ -39,36 +38,13 @@ def scratch_plan(arch: dict[str, Any], images: int, validations: int) -> dict[st
     return {**plan, **changes, "name": "scratch", "phases": [phase], "export": {"formats": []}}
 
 
-def run(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", *arguments], check=True)
-
-
-def lfw(folder: Path, data: Path, out: Path) -> float:
-    """Accuracy on LFW; kept in `out`."""
-    if not (out / "lfw.json").exists():
-        run("mobileface", "evaluate", str(folder), "--on", "lfw", "--data", str(data), "--out", str(out))
-    return float(json.loads((out / "lfw.json").read_text(encoding="utf-8"))["accuracy"])
-
-
-def card_of(folder: Path) -> dict[str, Any]:
-    card: dict[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    return card
-
-
-def row_of(folder: Path) -> dict[str, Any]:
-    """What a training took and reached on held-out people."""
-    card = card_of(folder)
-    kept = {key: card["training"][key] for key in ("images_seen", "seconds", "held_out_auc", "precision")}
-    return {"flops_lfrc": card["budget"]["flops_lfrc"], "size_mib": card["budget"]["size_mib"], **kept}
-
-
 def main(data: Path, student: Path, out: Path = Path("runs/prune")) -> None:
     """Prune, measure the control's speed, train it, judge, write."""
     half = cost(load_arch(student / "arch.json")).flops_lfrc / 2
     options = ["--max-flops", str(half), "--steps", str(STEPS), "--recipe", str(RECIPES / "prune-real.yaml")]
     run("search.prune", str(student), *options, "--data", str(data), "--out", str(out / "pruned"))
     folders = [out / "pruned" / str(step) for step in range(1, STEPS + 1)]
-    steps = [row_of(folder) for folder in folders]
+    steps = [run_row(folder) for folder in folders]
     seconds = sum(step["seconds"] for step in steps)
 
     arch = load_arch(folders[-1] / "arch.json").to_dict()
@@ -85,7 +61,7 @@ def main(data: Path, student: Path, out: Path = Path("runs/prune")) -> None:
         "arch": arch,
         "student": {"flops_lfrc": round(2 * half), "lfw": reached["student"]},
         "pruned": {"steps": steps, "seconds": round(seconds, 1), "lfw": reached["pruned"]},
-        "scratch": {**row_of(out / "scratch"), "lfw": reached["scratch"]},
+        "scratch": {**run_row(out / "scratch"), "lfw": reached["scratch"]},
         "within_a_point": reached["pruned"] >= reached["student"] - ALLOWED,
         "better_than_scratch": reached["pruned"] > reached["scratch"],
     }

@@ -89,10 +89,28 @@ def make_run(plan: dict[str, Any], data: Path, folder: Path) -> dict[str, Any]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     file = folder.parent / f"{folder.name}.yaml"
     file.write_text(yaml.safe_dump(plan))
-    command = [sys.executable, "-m", "mobileface", "make", str(file), "--data", str(data), "--out", str(folder)]
-    subprocess.run(command, check=True)
+    run("mobileface", "make", str(file), "--data", str(data), "--out", str(folder))
     card: dict[str, Any] = json.loads((folder / "card.json").read_text())
     return card
+
+
+def run(*arguments: str) -> None:
+    """`python -m` with these arguments."""
+    subprocess.run([sys.executable, "-m", *arguments], check=True)
+
+
+def lfw(folder: Path, data: Path, out: Path) -> float:
+    """Accuracy of a run folder's network on LFW; kept in `out`."""
+    if not (out / "lfw.json").exists():
+        run("mobileface", "evaluate", str(folder), "--on", "lfw", "--data", str(data), "--out", str(out))
+    return float(json.loads((out / "lfw.json").read_text(encoding="utf-8"))["accuracy"])
+
+
+def run_row(folder: Path) -> Row:
+    """What a training cost, took and reached on held-out people."""
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    kept = {key: card["training"][key] for key in ("images_seen", "seconds", "held_out_auc", "precision")}
+    return {"flops_lfrc": card["budget"]["flops_lfrc"], "size_mib": card["budget"]["size_mib"], **kept}
 
 
 def spread(values: list[float], name: str = "lfw") -> dict[str, Any]:

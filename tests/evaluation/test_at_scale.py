@@ -1,13 +1,7 @@
-"""TAR over all pairs against the full matrix of scores: ties, strangers, precisions, blocks, samples, resuming."""
+"""TAR over all pairs against the full matrix of scores: ties, strangers, precisions, blocks, samples."""
 
 from __future__ import annotations
 
-import json
-import math
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,82 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobileface.data.features import write_features
 from mobileface.errors import CheckFailed, InputError
 from mobileface.evaluation import at_scale, at_scale_count
-from mobileface.evaluation.at_scale import Settings, score_at_scale, summary
-from mobileface.evaluation.at_scale_count import PRECISIONS, Task, count_block, exact_scores, screening_error
-from mobileface.evaluation.at_scale_pairs import open_pairs_at_scale
-from mobileface.evaluation.at_scale_windows import Sample, Window
-
-Rows = np.ndarray
-FARS = "0.3,1e-2,1e-3,1e-4,1e-7"
-
-
-def write(folder: Path, name: str, rows: Rows, person: Sequence[int]) -> tuple[Path, Path]:
-    folder.mkdir(exist_ok=True)
-    write_features(folder / f"{name}.bin", [rows.astype(np.float32)], *rows.shape)
-    (folder / f"{name}.txt").write_text("".join(f"{'distractor' if p < 0 else p}\n" for p in person))
-    return folder / f"{name}.bin", folder / f"{name}.txt"
-
-
-def people(count: int, dim: int, seed: int) -> tuple[Rows, Rows]:
-    """Noisy rows of 100 people, a tenth strangers; some rows are copies, of the same person and of others."""
-    draw = np.random.default_rng(seed)
-    person = draw.integers(0, 100, count)
-    rows = np.random.default_rng(7).normal(size=(100, dim))[person] + draw.normal(size=(count, dim))
-    rows[7::50] = rows[6::50][: len(rows[7::50])] * 3
-    person[::10] = -1
-    return rows.astype(np.float32), person
-
-
-def signs(count: int, dim: int, seed: int) -> tuple[Rows, Rows]:
-    """Rows of +1 and -1: with 4^n columns every score is a whole number divided by `dim`, in any precision."""
-    draw = np.random.default_rng(seed)
-    return draw.choice([-1.0, 1.0], (count, dim)), draw.integers(-1, 3, count)
-
-
-def brute(sides: list[tuple[Rows, Rows]], fars: str) -> dict[str, tuple[float, int, int]]:
-    """(refused score, impostor, genuine pairs above it): every pair's score in one matrix, sorted."""
-    units = []
-    for rows, _ in sides:
-        rows = rows.astype(np.float32).astype(np.float64)
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        units.append((rows / np.where(lengths, lengths, 1)).astype(np.float32).astype(np.float64))
-    scores = units[0] @ units[-1].T
-    scores[~units[0].any(axis=1)] = scores[:, ~units[-1].any(axis=1)] = -2
-    mates = (sides[0][1][:, None] == sides[-1][1]) & (sides[0][1][:, None] >= 0)
-    pairs = np.triu(np.ones(scores.shape, bool), 1) if len(sides) == 1 else np.ones(scores.shape, bool)
-    impostors, genuine = np.sort(scores[pairs & ~mates])[::-1], scores[pairs & mates]
-    found = {}
-    for far in fars.split(","):
-        refused = float(impostors[math.floor(float(far) * len(impostors) + 1e-9)])
-        above = refused + 1e-13  # another order of sums moves the last digits of a tie
-        found[far] = (refused, int((impostors > above).sum()), int((genuine > above).sum()))
-    return found
-
-
-def rows_of(result: dict[str, Any]) -> dict[str, tuple[float, int, int]]:
-    return {r["far"]: (r["refused"], r["accepted_impostors"], r["accepted_genuine"]) for r in result["rows"]}
-
-
-def same(found: dict[str, tuple[float, int, int]], wanted: dict[str, tuple[float, int, int]]) -> None:
-    for far in wanted:
-        assert found[far][1:] == wanted[far][1:], far
-        assert found[far][0] == pytest.approx(wanted[far][0], abs=1e-12)
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[Path, Path]], dict[str, tuple[float, int, int]]]:
-    """Two files of different lengths, and the answer."""
-    folder, sides = tmp_path_factory.mktemp("two"), [people(1500, 50, 1), people(2100, 50, 2)]
-    return [write(folder, f"side{n}", *side) for n, side in enumerate(sides)], brute(sides, FARS)
-
-
-def scored(files: list[tuple[Path, Path]], fars: str = FARS, **more: Any) -> dict[str, Any]:
-    options = Settings(**{name: more.pop(name) for name in list(more) if name in ("memory_mib", "precision")})
-    gallery = files[1][0] if len(files) > 1 else None
-    return score_at_scale(files[0][0], gallery, [labels for _, labels in files], fars, options, **more)
+from mobileface.evaluation.at_scale import Settings, summary
+from mobileface.evaluation.at_scale_count import PRECISIONS, exact_scores, screening_error
+from mobileface.evaluation.at_scale_windows import Sample
+from tests.evaluation.at_scale_pairs import FARS, Rows, brute, people, rows_of, same, scored, signs, write
 
 
 @pytest.mark.parametrize("precision", ["auto", *PRECISIONS])
@@ -265,106 +189,6 @@ def test_a_device_that_errs_is_found_out(two: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(at_scale_count, "screening_error", lambda precision, dim: 1e-7)
     with pytest.raises(CheckFailed, match=r"a bf16 product errs by 0\.00\d+; wanted at most 1e-07"):
         scored(two[0], precision="bf16")
-
-
-def test_it_goes_on_where_it_was_stopped(
-    two: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    files, wanted = two
-    monkeypatch.setattr(at_scale, "MAX_BLOCK", 400)
-    monkeypatch.setattr(Settings, "workers", 1)  # one after the other
-    count, done = at_scale.count_block, []
-
-    def counted(pairs: Any, rows: range, *more: Any) -> Any:
-        if len(done) == stop:
-            raise KeyboardInterrupt
-        done.append(rows.start)
-        return count(pairs, rows, *more)
-
-    monkeypatch.setattr(at_scale, "count_block", counted)
-    stop = 3
-    with pytest.raises(KeyboardInterrupt):
-        scored(files, "1e-3,1e-7", out=tmp_path / "out", precision="fp32")
-    assert done == [0, 375, 750]
-    damaged = tmp_path / "out" / "pass-0" / "block-1.counts"
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
-    stop = 99
-    result = scored(files, "1e-3,1e-7", out=tmp_path / "out", memory_mib=64)  # other settings make no difference
-    assert done == [0, 375, 750, 375, 1125]
-    assert [record.message for record in caplog.records] == [f"{damaged}: damaged, counted anew"]
-    same(rows_of(result), {far: wanted[far] for far in ("1e-3", "1e-7")})
-    assert json.loads((tmp_path / "out" / "scores.json").read_text()) == result
-    assert rows_of(scored(files, "1e-3,1e-7", out=tmp_path / "out")) == rows_of(result)
-    assert len(done) == 5
-
-
-def test_a_block_is_left_as_soon_as_somebody_asks(two: Any) -> None:
-    """An interrupt does not wait for a block of minutes."""
-    files, asked = two[0], []
-
-    def stopped() -> bool:
-        asked.append(len(asked))
-        return len(asked) == 2
-
-    pairs = open_pairs_at_scale(files[0][0], files[1][0], [labels for _, labels in files])
-    with pytest.raises(CancelledError):
-        count_block(pairs, range(900), Task("fp32", (Window((9,)),), 900, 64, 99), torch.device("cpu"), stopped)
-    assert len(asked) == 2  # of three tiles
-
-
-def test_workers_are_told_to_stop(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(at_scale, "MAX_BLOCK", 400)
-    monkeypatch.setattr(Settings, "workers", 2)
-    started = threading.Event()
-
-    def block(pairs: Any, rows: range, task: Any, device: Any, stopped: Callable[[], bool]) -> Any:
-        if rows.start:
-            started.set()
-            while not stopped():
-                time.sleep(0.001)
-            raise CancelledError
-        started.wait()
-        raise CheckFailed("the first one fails")
-
-    monkeypatch.setattr(at_scale, "count_block", block)
-    with pytest.raises(CheckFailed, match="the first one fails"):
-        scored(two[0], precision="fp32")
-
-
-def test_counts_of_other_inputs_are_refused(two: Any, tmp_path: Path) -> None:
-    files, _ = two
-    scored(files, "1e-3", out=tmp_path)
-    with pytest.raises(InputError, match=r"holds counts of other inputs \(fars differs\); wanted another --out"):
-        scored(files, "1e-4", out=tmp_path)
-    with pytest.raises(InputError, match=r"other inputs \(probe_sha256 differs\)"):
-        scored(files[::-1], "1e-3", out=tmp_path)
-    with pytest.raises(InputError, match=r"other inputs \(gallery_sha256 differs\)"):
-        scored(files[:1], "1e-3", out=tmp_path)  # the probes alone: their pairs are other ones
-    (tmp_path / "inputs.json").write_text("[")
-    with pytest.raises(InputError, match=r"other inputs \(inputs\.json differs\)"):
-        scored(files, "1e-3", out=tmp_path)
-
-
-def test_a_folder_of_something_else_is_refused(two: Any, tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match=r"holds model\.safetensors, and no counts; wanted a new folder"):
-        scored(two[0], "1e-3", out=tmp_path)
-    with pytest.raises(InputError, match=r"model\.safetensors: is a file; wanted a folder"):
-        scored(two[0], "1e-3", out=tmp_path / "model.safetensors")
-    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
-
-
-def test_the_same_rates_in_other_words_go_on(two: Any, tmp_path: Path) -> None:
-    first = scored(two[0], "1e-3,1e-2", out=tmp_path)
-    again = scored(two[0], "0.01,0.001", out=tmp_path)
-    assert [again["tar"][far] for far in ("0.001", "0.01")] == [first["tar"][far] for far in ("1e-3", "1e-2")]
-
-
-def test_a_damaged_task_is_named(two: Any, tmp_path: Path) -> None:
-    scored(two[0], "1e-3", out=tmp_path)
-    (tmp_path / "pass-0" / "task.json").write_text('{"windows": [{"what": 1}]}')
-    with pytest.raises(InputError, match=r"task\.json: is damaged; remove the folder"):
-        scored(two[0], "1e-3", out=tmp_path)
 
 
 def test_the_summary_tells_the_counts(two: Any) -> None:

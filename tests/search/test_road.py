@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mobileface.arch import SEMobileFaceNet, load_arch
+from mobileface.arch import SEMobileFaceNet, arch_from_dict, load_arch
 from mobileface.embedders.network import load_network
 from mobileface.zoo import ZOO
 from search.cost import cost
@@ -184,18 +184,18 @@ def test_files_that_are_no_roads(text: str, tmp_path: Path, capsys: Capture) -> 
 
 
 def test_the_recipe_leaves_room_for_its_new_blocks() -> None:
-    """They are as wide inside as the row's widest block behind the pruning: 160 of its channels fit in."""
+    """They are as wide inside as the row's widest block behind the pruning: 192 of its channels fit in."""
     road, plans = read_road(RECIPE, Path("/data"))
-    assert [plan.phases[0].images for plan in plans] == [120_000, 12_000, 60_000]
+    assert [plan.phases[0].images for plan in plans] == [36_000, 6_000, 18_000]
     train, prune, deepen = road.steps
     assert train.kind == "train"
     assert isinstance(prune, Prune)
     assert isinstance(deepen, Deepen)
     assert not isinstance(road.budget, str)
     assert not isinstance(prune.budget, str)
-    wide = ZOO[str(plans[0].arch)]
+    wide = arch_from_dict(plans[0].arch)
     assert isinstance(wide, SEMobileFaceNet)
-    narrow = resized(wide, {f"stages.4.{block}.expand.conv": 160 for block in range(4)})
+    narrow = resized(wide, {f"stages.4.{block}.expand.conv": 192 for block in range(2)})
     added = cost(deeper(narrow, deepen.row, deepen.blocks)).flops_lfrc - cost(narrow).flops_lfrc
     assert prune.budget.max_flops is not None
     assert prune.budget.max_flops < 0.51 * cost(wide).flops_lfrc

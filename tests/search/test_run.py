@@ -14,7 +14,6 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
-import yaml
 from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
@@ -25,9 +24,8 @@ from mobileface.errors import CheckFailed, InputError
 from mobileface.models.build import network
 from mobileface.zoo import find_arch
 from search import evolve
-from search.budget import Budget
 from search.cost import cost
-from search.run import plan_search, search_for
+from search.run import search_for
 from search.sampling import Sampler
 from search.space import key
 from search.study import take_up, tally
@@ -278,77 +276,3 @@ def test_two_commands_do_not_work_in_one_folder(tmp_path: Path) -> None:
 def test_nothing_scored_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="none of 1 trials came to a score"):
         search_for(a_search(tmp_path, 1, Formula(0, "nan")), 1, quiet())
-
-
-# -- the command line
-
-
-FACES = {"synthetic": {"identities": 6, "images": 4, "held_out": 4, "pairs": 20}, "train": [{"rec": "train.rec"}]}
-PHASE = {"name": "p", "images": 64, "batch": 8}
-RECIPE = {"name": "r", "arch": "tiny", "data": FACES, "budget": {"max_flops": 1e8}, "phases": [PHASE], "compile": "off"}
-RECIPE["export"] = {"formats": ["onnx"]}
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(RECIPE))
-    return file
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["smal"], 2, "did you mean 'small'?"),
-        (["small", "--budget", "lfrc-lite"], 2, "did you mean 'lfrc-light'?"),
-        (["small", "--against", "flop"], 2, "--against is 'flop' (did you mean 'flops'?)"),
-        (["small", "--against", "ms"], 2, "budget custom names no latency table"),
-        (["small", "--set", "budget.max_flops=1e3"], 1, "fits"),
-        (["small", "--set", "sed=3"], 2, "did you mean 'seed'?"),
-        (["small", "--score", "trian"], 2, "did you mean 'train'?"),
-        (["small", "--storage", "x:secret"], 2, "--storage is no address of a database"),
-        (["small", "--data", "no\\where", "--set", "data.synthetic=null"], 2, "no\\where/train.rec"),
-    ],
-)
-def test_what_cannot_be_is_one_line(
-    tmp_path: Path, recipe: Path, capfd: pytest.CaptureFixture[str], words: list[str], code: int, said: str
-) -> None:
-    more = ["--trials", "2", "--recipe", str(recipe), "--out", str(tmp_path / "out")]
-    assert search.run.main([*words, *more]) == code
-    lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    assert said in lines[0]
-    assert "secret" not in lines[0]
-
-
-def test_a_budget_is_named_or_the_recipes(recipe: Path, tmp_path: Path) -> None:
-    from mobileface.training.plan import parse_plan
-
-    plan = parse_plan(RECIPE, "r")
-    where = {"out": tmp_path, "storage": None}
-    assert plan_search("small", None, plan, "train", "flops", 1, 0, **where).budget.max_flops == 1e8
-    assert plan_search("small", "lfrc-light", plan, "train", "flops", 1, 0, **where).budget.max_size_mib == 20
-    bare = plan.model_copy(update={"budget": None})
-    with pytest.raises(InputError, match="r names no budget; wanted --budget NAME or --set budget"):
-        plan_search("small", None, bare, "train", "flops", 1, 0, **where)
-
-
-def test_costs_are_by_the_budgets_rule(tmp_path: Path) -> None:
-    arch = find_arch("tiny")
-    assert a_search(tmp_path, 1).cost(arch) == cost(arch).flops_lfrc
-    assert a_search(tmp_path, 1, budget=Budget("b", "macs", 1e8)).cost(arch) == cost(arch).macs
-    assert a_search(tmp_path, 1, against="size").cost(arch) == cost(arch).size_mib
-
-
-@pytest.mark.slow
-def test_a_winner_is_trained_and_exported_like_any_network(tmp_path: Path, recipe: Path) -> None:
-    out = tmp_path / "found"
-    words = ["--trials", "3", "--recipe", str(recipe), "--out", str(out), "--score", "params", "--workers", "2"]
-    assert search.run.main(["small", *words]) == 0
-    from mobileface.cli import main
-
-    made = ["make", str(recipe), "--out", str(tmp_path / "run"), "--set", f"arch={out / 'winner.yaml'}"]
-    assert main(made) == 0
-    card = json.loads((tmp_path / "run" / "card.json").read_text())
-    assert card["arch"]["name"] == json.loads((out / "pareto.json").read_text())["winner"]
-    assert (tmp_path / "run" / "export").is_dir()
