@@ -41,7 +41,7 @@ from search.score import KINDS, TRAINED, Score, open_score
 from search.space import find_space, key
 
 SPACE, RECIPE, TAUGHT = "small", "search-small.yaml", "search-distill.yaml"
-LIMITS = (20e6, 40e6, 80e6)  # FLOPs by the lfrc rule
+LIMITS = (10e6, 15e6, 20e6)  # FLOPs by the lfrc rule
 EACH = 7  # networks of a budget
 TIMES = 4  # as many images as a short training
 SEED = 1  # of the truth

@@ -59,6 +59,28 @@ BUDGETS = {
 }
 
 
+# what commands that take a budget have in common
+Name = Annotated[str | None, typer.Option("--budget", help=f"named budget: {', '.join(BUDGETS)}")]
+MaxFlops = Annotated[float | None, typer.Option("--max-flops", help="limit on work, by --rule (94e6)")]
+Rule = Annotated[str, typer.Option("--rule", help=f"how work is counted: {', '.join(RULES)}")]
+MaxSize = Annotated[float | None, typer.Option("--max-size-mib", help="limit on float32 size, MiB")]
+MaxDim = Annotated[int | None, typer.Option("--max-dim", help="limit on the embedding's width")]
+MaxMs = Annotated[float | None, typer.Option("--max-ms", help="limit on an image's milliseconds, by --latency")]
+Latency = Annotated[str | None, typer.Option("--latency", help=f"latency table: {', '.join(TABLES)}, or a file")]
+
+
+def chosen_budget(name: str | None, limits: Budget) -> Budget | None:
+    """The budget that a command was given, by name or by limits; None for neither, InputError for both."""
+    if name is None:
+        return limits if limits.limited() else None
+    if limits.limited():
+        raise InputError("--budget and --max-… are both given; name a budget or give limits, not both")
+    found = find_budget(name)
+    if found.rule != limits.rule:
+        raise InputError(f"--rule {limits.rule} and --budget {name}, which counts by {found.rule}; leave --rule out")
+    return found
+
+
 def find_budget(budget: str | dict[str, Any]) -> Budget:
     """A budget by name, or from its keys (a plan's `budget:` table)."""
     if isinstance(budget, str):
@@ -193,13 +215,13 @@ def _text(verdict: dict[str, Any], rows: list[dict[str, Any]] | None) -> str:
 
 def report(
     arch: Annotated[str, typer.Argument(help="zoo name, arch file (YAML or JSON) or run folder")],
-    budget: Annotated[str | None, typer.Option(help=f"named budget: {', '.join(BUDGETS)}")] = None,
-    max_flops: Annotated[float | None, typer.Option(help="limit on work, by --rule (1e9)")] = None,
-    rule: Annotated[str, typer.Option(help=f"how work is counted: {', '.join(RULES)}")] = "lfrc",
-    max_size_mib: Annotated[float | None, typer.Option(help="limit on float32 size, MiB")] = None,
-    max_dim: Annotated[int | None, typer.Option(help="limit on the embedding's width")] = None,
-    max_ms: Annotated[float | None, typer.Option(help="limit on an image's milliseconds, by --latency")] = None,
-    latency: Annotated[str | None, typer.Option(help=f"latency table: {', '.join(TABLES)}, or a file")] = None,
+    budget: Name = None,
+    max_flops: MaxFlops = None,
+    rule: Rule = "lfrc",
+    max_size_mib: MaxSize = None,
+    max_dim: MaxDim = None,
+    max_ms: MaxMs = None,
+    latency: Latency = None,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="where FLOPs and bytes go, by stage")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     check: Annotated[bool, typer.Option("--verify", help="build it and count with fvcore as well")] = False,
@@ -209,11 +231,7 @@ def report(
 
     def run() -> int:
         custom = Budget("custom", rule, max_flops, max_size_mib, max_dim, max_ms, latency if max_ms else None)
-        if budget and custom.limited():
-            raise InputError("--budget and --max-… are both given; name a budget or give limits, not both")
-        limits = find_budget(budget) if budget else (custom if custom.limited() else None)
-        if limits and limits.rule != rule:
-            raise InputError(f"--rule {rule} and --budget {budget}, which counts by {limits.rule}; leave --rule out")
+        limits = chosen_budget(budget, custom)
         subject = find_arch(arch)
         verdict = judge(subject, limits, rule, latency)
         rows = per_stage(subject) if per_layer else None

@@ -18,8 +18,21 @@ import typer
 
 from mobileface.arch import Arch, SEMobileFaceNet, load_arch
 from mobileface.errors import InputError, guarded, run_command
-from search.budget import BUDGETS, Budget, find_budget, judge, per_stage, require_fits
-from search.cost import RULES, cost
+from search.budget import (
+    BUDGETS,
+    Budget,
+    Latency,
+    MaxFlops,
+    MaxMs,
+    MaxSize,
+    Name,
+    Rule,
+    chosen_budget,
+    judge,
+    per_stage,
+    require_fits,
+)
+from search.cost import cost
 from search.prune_channels import require_prunable, towards
 
 if TYPE_CHECKING:
@@ -180,12 +193,12 @@ def _aucs(before: float | None, pruned: float | None, trained: float | None) -> 
 
 def prune_command(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="run folder of the network to prune")],
-    budget: Annotated[str | None, typer.Option(help=f"named budget: {', '.join(BUDGETS)}")] = None,
-    max_flops: Annotated[float | None, typer.Option(help="limit on work, by --rule (94e6)")] = None,
-    rule: Annotated[str, typer.Option(help=f"how work is counted: {', '.join(RULES)}")] = "lfrc",
-    max_size_mib: Annotated[float | None, typer.Option(help="limit on float32 size, MiB")] = None,
-    max_ms: Annotated[float | None, typer.Option(help="limit on milliseconds, by the table --latency")] = None,
-    latency: Annotated[str | None, typer.Option(help="latency table: a name or a file")] = None,
+    budget: Name = None,
+    max_flops: MaxFlops = None,
+    rule: Rule = "lfrc",
+    max_size_mib: MaxSize = None,
+    max_ms: MaxMs = None,
+    latency: Latency = None,
     steps: Annotated[int, typer.Option(min=1, max=100, help="prunings, each followed by a training")] = 3,
     recipe: Annotated[Path, typer.Option(help="plan of the trainings")] = Path("recipes/prune-real.yaml"),
     data: Annotated[Path | None, typer.Option("--data", help="folder that the recipe's paths begin in")] = None,
@@ -202,19 +215,16 @@ def prune_command(
         from mobileface.files import use_cache
         from mobileface.training.whole import load_plan
 
-        limits = Budget("custom", rule, max_flops, max_size_mib, None, max_ms, latency)
-        if bool(budget) == limits.limited():
-            raise InputError("wanted one of --budget NAME, or limits: --max-flops, --max-size-mib, --max-ms")
-        if budget and find_budget(budget).rule != rule:
-            other = find_budget(budget).rule
-            raise InputError(f"--rule {rule} and --budget {budget}, which counts by {other}; leave --rule out")
+        limits = chosen_budget(budget, Budget("custom", rule, max_flops, max_size_mib, None, max_ms, latency))
+        if limits is None:
+            raise InputError("no budget is given; wanted --budget NAME, or --max-flops, --max-size-mib, --max-ms")
         plan = load_plan(recipe, data, overrides or [])
         if plan.start is None:
             raise InputError(f"{recipe}: has arch; wanted start, a word that stands for the network to prune")
         use_cache(cache)
         folder = out or Path("runs") / f"{run_folder.resolve().name}-pruned"
         console = Console(soft_wrap=True, markup=False, emoji=False)
-        made = prune_run(run_folder, find_budget(budget) if budget else limits, steps, plan, folder, console)
+        made = prune_run(run_folder, limits, steps, plan, folder, console)
         print(f"run: {made}; to judge and export it: mobileface make {made}/plan.yaml --out {made}")
 
     raise typer.Exit(guarded(run, debug, goes_on=True))

@@ -22,7 +22,18 @@ import typer
 
 from mobileface.errors import INTERRUPTED, CheckFailed, InputError, guarded, nearest, run_command
 from mobileface.files import locked
-from search.budget import Budget, find_budget
+from search.budget import (
+    Budget,
+    Latency,
+    MaxDim,
+    MaxFlops,
+    MaxMs,
+    MaxSize,
+    Name,
+    Rule,
+    chosen_budget,
+    find_budget,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -147,11 +158,11 @@ def _worker(search: Search, parent: int) -> None:
 
 
 def plan_search(
-    space: str, budget: str | None, plan: Plan, score: str, against: str, trials: int, seed: int, **where: Any
+    space: str, budget: Budget | None, plan: Plan, score: str, against: str, trials: int, seed: int, **where: Any
 ) -> Search:
     """A search of the command line's words. InputError for what cannot be; CheckFailed if no network fits.
 
-    budget: by name; that of the plan unless told.
+    budget: that of the plan unless told.
     """
     from search.sampling import Sampler
     from search.score import open_score
@@ -160,7 +171,7 @@ def plan_search(
     from search.work import AGAINST, Search
 
     found = find_space(space)
-    limits = _budget(budget, plan)
+    limits = budget or _budget_of(plan)
     if against not in AGAINST:
         raise InputError(f"--against is {against!r}{nearest(against, AGAINST)}, wanted one of {', '.join(AGAINST)}")
     if against == "ms" and limits.latency is None:
@@ -183,18 +194,22 @@ def plan_search(
     )
 
 
-def _budget(name: str | None, plan: Plan) -> Budget:
-    if name is not None:
-        return find_budget(name)
+def _budget_of(plan: Plan) -> Budget:
     if plan.budget is None:
-        raise InputError(f"{plan.name} names no budget; wanted --budget NAME or --set budget.max_flops=1e8")
+        raise InputError(f"{plan.name} names no budget; wanted --budget NAME, or limits such as --max-flops 1e8")
     return find_budget(plan.budget if isinstance(plan.budget, str) else plan.budget.model_dump())
 
 
 def report(
     space: Annotated[str, typer.Argument(help="lfrc, small, or a file of a space (YAML or JSON)")],
     trials: Annotated[int, typer.Option(min=1, max=100_000, help="networks to try in all")],
-    budget: Annotated[str | None, typer.Option(help="named budget (lfrc-light); the recipe's unless told")] = None,
+    budget: Name = None,
+    max_flops: MaxFlops = None,
+    rule: Rule = "lfrc",
+    max_size_mib: MaxSize = None,
+    max_dim: MaxDim = None,
+    max_ms: MaxMs = None,
+    latency: Latency = None,
     recipe: Annotated[Path, typer.Option(help="plan of the training that scores a network")] = RECIPE,
     data: Annotated[Path | None, typer.Option(help="folder that the recipe's paths begin in")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the search; runs/search-SPACE unless told")] = None,
@@ -209,7 +224,10 @@ def report(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="recipe's keys: phases.0.images=8000")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
-    """Find networks within a budget that no other one beats in both score and cost. Goes on where it was stopped."""
+    """Find networks within a budget, the recipe's unless told, that no other one beats in both score and cost.
+
+    Goes on where it was stopped.
+    """
 
     def run() -> None:
         from rich.console import Console
@@ -217,8 +235,9 @@ def report(
         from mobileface.training.whole import load_plan
 
         plan = load_plan(recipe, data, overrides or [])
+        told = chosen_budget(budget, Budget("custom", rule, max_flops, max_size_mib, max_dim, max_ms, latency))
         where = {"out": out or Path("runs") / f"search-{Path(space).stem}", "storage": storage}
-        search = plan_search(space, budget, plan, score, against, trials, seed, **where)
+        search = plan_search(space, told, plan, score, against, trials, seed, **where)
         console = Console(soft_wrap=True, markup=False, emoji=False)
         print(f"page: {search_for(search, workers, console)}")
 

@@ -160,8 +160,8 @@ def test_without_torch_pruning_it_says_what_to_install(
 @pytest.mark.parametrize(
     ("arguments", "code", "wanted"),
     [
-        ([], 2, "wanted one of --budget NAME, or limits"),
-        (["--budget", "lfrc-light", "--max-flops", "1e6"], 2, "wanted one of --budget NAME, or limits"),
+        ([], 2, "no budget is given; wanted --budget NAME, or --max-flops"),
+        (["--budget", "lfrc-light", "--max-flops", "1e6"], 2, "--budget and --max-… are both given"),
         (["--budget", "lfrc"], 2, "no budget is called 'lfrc'"),
         (["--budget", "lfrc-light", "--rule", "macs"], 2, "which counts by lfrc; leave --rule out"),
         (["--budget", "lfrc-light"], 2, "micro is within the budget lfrc-light; wanted a network to prune"),

@@ -11,7 +11,7 @@ import yaml
 import search.run
 from mobileface.errors import InputError
 from mobileface.zoo import find_arch
-from search.budget import Budget
+from search.budget import BUDGETS, Budget
 from search.cost import cost
 from search.run import plan_search
 from tests.search.searches import a_search
@@ -36,7 +36,9 @@ def recipe(tmp_path: Path) -> Path:
         (["small", "--budget", "lfrc-lite"], 2, "did you mean 'lfrc-light'?"),
         (["small", "--against", "flop"], 2, "--against is 'flop' (did you mean 'flops'?)"),
         (["small", "--against", "ms"], 2, "budget custom names no latency table"),
-        (["small", "--set", "budget.max_flops=1e3"], 1, "fits"),
+        (["small", "--set", "budget.max_flops=1e3"], 1, "allowed 0.00 M"),
+        (["small", "--max-flops", "1e4"], 1, "allowed 0.01 M"),
+        (["small", "--max-flops", "1e8", "--budget", "lfrc-light"], 2, "--budget and --max-… are both given"),
         (["small", "--set", "sed=3"], 2, "did you mean 'seed'?"),
         (["small", "--score", "trian"], 2, "did you mean 'train'?"),
         (["small", "--storage", "x:secret"], 2, "--storage is no address of a database"),
@@ -60,9 +62,9 @@ def test_a_budget_is_named_or_the_recipes(recipe: Path, tmp_path: Path) -> None:
     plan = parse_plan(RECIPE, "r")
     where = {"out": tmp_path, "storage": None}
     assert plan_search("small", None, plan, "train", "flops", 1, 0, **where).budget.max_flops == 1e8
-    assert plan_search("small", "lfrc-light", plan, "train", "flops", 1, 0, **where).budget.max_size_mib == 20
+    assert plan_search("small", BUDGETS["lfrc-light"], plan, "train", "flops", 1, 0, **where).budget.max_size_mib == 20
     bare = plan.model_copy(update={"budget": None})
-    with pytest.raises(InputError, match="r names no budget; wanted --budget NAME or --set budget"):
+    with pytest.raises(InputError, match="r names no budget; wanted --budget NAME, or limits such as --max-flops"):
         plan_search("small", None, bare, "train", "flops", 1, 0, **where)
 
 
