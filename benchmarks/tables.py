@@ -32,6 +32,7 @@ TABLES: dict[str, Callable[[Results], Rows]] = {
     "score_rank": search.score_rank,
     "found_networks": search.found_networks,
     "pruned": search.pruned,
+    "road": search.road,
     "latency": devices.latency,
     "video": video.video,
 }

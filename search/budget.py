@@ -18,6 +18,7 @@ from mobileface.zoo import find_arch
 from search.cost import RULES, cost, cost_by_stage
 from search.latency import TABLES, find_table
 
+CUSTOM = "custom"  # the name of a budget that has none
 LIMITS = ("max_flops", "max_size_mib", "max_dim", "max_ms")
 
 
@@ -28,7 +29,7 @@ class Budget:
     max_ms: milliseconds of one image on one thread, by the latency table that `latency` names (`find_table`).
     """
 
-    name: str = "custom"
+    name: str = CUSTOM
     rule: str = "lfrc"
     max_flops: float | None = None
     max_size_mib: float | None = None
@@ -50,6 +51,21 @@ class Budget:
     def limited(self) -> bool:
         """Whether there is any limit."""
         return any(getattr(self, name) is not None for name in LIMITS)
+
+    def in_words(self) -> str:
+        """The name and what it limits, or that alone: lfrc-light (1000 MFLOPs, 20 MiB, 512 dimensions); 40 MFLOPs."""
+        limits = [
+            f"{value:g} {unit}"
+            for value, unit in (
+                (self.max_flops and self.max_flops / 1e6, "MMACs" if self.rule == "macs" else "MFLOPs"),
+                (self.max_size_mib, "MiB"),
+                (self.max_dim, "dimensions"),
+                (self.max_ms, f"ms ({self.latency})"),
+            )
+            if value is not None
+        ]
+        said = ", ".join(limits) or "anything"
+        return said if self.name == CUSTOM else f"{self.name} ({said})"
 
 
 # The challenge's two tracks (ICCV 2019 LFR): 1 GFLOPs, 20 "MB" that only make sense as MiB, 512-d; and 30 GFLOPs.

@@ -27,14 +27,20 @@ UNITS = {"flops": (1e6, "MFLOPs"), "size": (1.0, "MiB"), "ms": (1.0, "ms")}
 
 
 def cost_in_words(search: Search, cost: float) -> str:
-    """103.2 MFLOPs."""
+    """103.2 MFLOPs; 0.26 ms."""
     scale, unit = unit_of(search)
-    return f"{cost / scale:.1f} {unit}"
+    return f"{cost / scale:.{1 if search.against == 'flops' else 2}f} {unit}"
 
 
 def score_in_words(score: float) -> str:
     """0.9312; 461,394 for a score that is no share."""
     return f"{score:.4f}" if abs(score) < 100 else f"{score:,.0f}"
+
+
+def score_named(search: Search) -> str:
+    """What the score is."""
+    kind = str(search.settings.get("score", "given"))
+    return f"held-out AUC of a short training ({kind})" if kind in ("train", "distill") else kind
 
 
 def unit_of(search: Search) -> tuple[float, str]:
@@ -65,9 +71,11 @@ class Watch:
                 self.console.print(line, highlight=False)
 
     def in_words(self) -> str:
-        """12 of 40: 9 done, 2 pruned, 1 failed · best 0.9312 at 103.2 MFLOPs · 12 min left."""
+        """12 of 40: 9 done, 2 ended early, 1 failed · best 0.9312 at 103.2 MFLOPs · 12 min left."""
         now = self.tally()
-        parts = [f"{now.finished} of {self.search.trials}: {now.done} done, {now.pruned} pruned, {now.failed} failed"]
+        parts = [
+            f"{now.finished} of {self.search.trials}: {now.done} done, {now.pruned} ended early, {now.failed} failed"
+        ]
         if (best := winner(self.study.get_trials(deepcopy=False))) is not None:
             parts.append(f"best {score_in_words(best.values[0])} at {cost_in_words(self.search, best.values[1])}")
         left = max(0, self.search.trials - now.finished)
@@ -91,7 +99,7 @@ class Watch:
         if state == "PRUNED":
             rungs = attrs.get("rungs", {})
             at = f" at {list(rungs)[-1]} images with {list(rungs.values())[-1]:.4f}" if rungs else ""
-            return f"{name}: pruned{at}{same}"
+            return f"{name}: ended early{at}{same}"
         return f"{name}: failed ({attrs['failed']}){same}" if "failed" in attrs else f"{name}: broken off"
 
 
@@ -159,7 +167,8 @@ def describe(search: Search, trial: FrozenTrial) -> dict[str, Any]:
 
 def arch_text(search: Search, trial: FrozenTrial, arch: Arch) -> str:
     """A network as a file that `train`, `budget` and `export` take: a row of the table on a line."""
-    head = f"# {search.space.name} within {search.budget.name}: score {score_in_words(trial.values[0])}"
+    score = f"{score_named(search)} {score_in_words(trial.values[0])}"
+    head = f"# {search.space.name} within {search.budget.in_words()}: {score}"
     data = json.loads(json.dumps(arch.to_dict()))
     rows = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=200)
     return f"{visible(head)} at {cost_in_words(search, trial.values[1])}\n{rows}"

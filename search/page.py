@@ -17,7 +17,7 @@ from mobileface.zoo import ZOO
 from search import page_plots
 from search.budget import judge
 from search.cost import cost, cost_by_stage
-from search.found import complete, cost_in_words, front, score_in_words, unit_of
+from search.found import complete, cost_in_words, front, score_in_words, score_named, unit_of
 from search.study import tally
 from search.work import Search
 
@@ -47,7 +47,7 @@ def render(search: Search, trials: list[FrozenTrial]) -> str:
         .environment.from_string(source)
         .render(
             space=search.space.name,
-            budget=search.budget.name,
+            budget=search.budget.in_words(),
             cards=cards(search, trials),
             plots=[pareto(search, trials), progress(search, trials)],
             front=[front_row(search, trial) for trial in front(trials)[::-1]],
@@ -67,9 +67,9 @@ def cards(search: Search, trials: list[FrozenTrial]) -> list[Json]:
     found, now = front(trials), tally(trials)
     best = found[-1]
     limit = limit_of(search)
-    share = [] if limit is None else [f"{text.percent(best.values[1] / limit, 0)} of the budget {search.budget.name}"]
+    share = [] if limit is None else [f"{text.percent(best.values[1] / limit, 0)} of the budget"]
     return [
-        {"label": "Best score", "value": score_in_words(best.values[0]), "lines": [best.user_attrs["arch"]]},
+        {"label": "Best score", "value": score_in_words(best.values[0]), "lines": [score_named(search)]},
         {"label": "Its cost", "value": cost_in_words(search, best.values[1]), "lines": share},
         {
             "label": "Networks tried",
@@ -220,21 +220,10 @@ def shares(first: Arch, second: Arch) -> Json:
 
 def how(search: Search) -> list[tuple[str, str]]:
     """What was searched, and how."""
-    budget = search.budget
-    limits = [
-        f"{value:g} {unit}"
-        for value, unit in (
-            (budget.max_flops and budget.max_flops / 1e6, "MMACs" if budget.rule == "macs" else "MFLOPs (lfrc rule)"),
-            (budget.max_size_mib, "MiB"),
-            (budget.max_dim, "dimensions"),
-            (budget.max_ms, "ms"),
-        )
-        if value is not None
-    ]
     return [
         ("space", search.space.name),
-        ("budget", f"{budget.name}: at most {', '.join(limits) or 'anything'}"),
-        ("score", str(search.settings.get("score", "given"))),
+        ("budget", f"at most {search.budget.in_words()}; FLOPs by the rule {search.budget.rule}"),
+        ("score", score_named(search)),
         ("recipe", f"{search.settings.get('plan', {}).get('name', text.NONE)}, {search.images:,} images"),
         ("against", search.against),
         ("seed", str(search.seed)),

@@ -63,6 +63,9 @@ def prune_run(run: Path, budget: Budget, steps: int, plan: Plan, out: Path, cons
     from search.prune_graph import check_family, check_packages, prune, write_network
 
     check_packages()
+    for file, wanted in (("arch.json", "a run folder"), ("model.safetensors", "a run whose training is over")):
+        if not (run / file).is_file():
+            raise InputError(f"{run}: has no {file}; wanted {wanted} to prune")
     whole = check_family(load_arch(run / "arch.json"))
     require_prunable(whole, budget)
     with locked(out):
@@ -129,7 +132,7 @@ def _same_task(run: Path, budget: Budget, steps: int, out: Path) -> None:
         except ValueError as error:
             raise InputError(f"{out / TASK}: is not JSON ({error}); give another --out") from None
         if other := [key for key in task if not isinstance(there, dict) or there.get(key) != task[key]]:
-            raise InputError(f"{out}: holds a pruning with another {other[0]}; give another --out")
+            raise InputError(f"{out}: was begun with other {other[0]}; give another --out")
     elif not (out / TASK).exists() and [path for path in out.iterdir() if not path.name.startswith(".")]:
         raise InputError(f"{out}: is not empty and holds no {TASK}; give another --out")
     else:

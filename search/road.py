@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from pydantic import Field, ValidationError, model_validator
 
-from mobileface.arch import Arch, load_arch
-from mobileface.errors import InputError, guarded, run_command
+from mobileface.arch import MAX_DEPTH, Arch, load_arch
+from mobileface.errors import CheckFailed, InputError, guarded, run_command
 from mobileface.plain_yaml import read_yaml_file
 from mobileface.training.plan import MAX_PLAN_BYTES, BudgetLimits, Plan, parse_plan
 from mobileface.training.plan_errors import explain
 from mobileface.training.plan_phases import wrapped
 from mobileface.training.plan_table import Positive, Table
-from search.budget import Budget, find_budget, require_fits
+from search.budget import LIMITS, Budget, find_budget, require_fits
 from search.prune import begun_from, has_begun, prune_run, verdict, with_budget
 from search.prune_channels import require_prunable, require_reachable
 
@@ -53,7 +53,7 @@ class Deepen(Table):
 
     kind: Literal["deepen"]
     row: int = -1
-    blocks: Positive
+    blocks: int = Field(ge=1, le=MAX_DEPTH)
     plan: dict[str, Any] = Field({})
 
 
@@ -143,12 +143,24 @@ def _look_ahead(road: Road, arch: Arch, limits: Budget) -> None:
         elif isinstance(step, Prune):
             check_packages()
             check = require_prunable if known else require_reachable
-            check(check_family(arch), find_budget(_plain(step.budget)))
+            wanted = find_budget(_plain(step.budget))
+            check(check_family(arch), wanted)
+            if step is road.steps[-1]:
+                _require_within(wanted, limits)
             known = False
     if known:
         require_fits(arch, limits)
     else:
         require_reachable(check_family(arch), limits)
+
+
+def _require_within(pruned: Budget, limits: Budget) -> None:
+    """CheckFailed for a pruning that ends where the road's budget is still passed."""
+    for name in LIMITS:
+        allowed, left = getattr(limits, name), getattr(pruned, name)
+        comparable = {"max_flops": pruned.rule == limits.rule, "max_ms": pruned.latency == limits.latency}
+        if None not in (allowed, left) and comparable.get(name, True) and left > allowed:
+            raise CheckFailed(f"the last step prunes to {name} {left:g}; the road's budget allows {allowed:g}")
 
 
 def _deepened(run: Path, step: Deepen, budget: Budget | None, folder: Path, seed: int) -> Path:

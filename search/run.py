@@ -59,6 +59,7 @@ def search_for(search: Search, workers: int, console: Console) -> Path:
     score = search.opened(console)  # what is wrong with the data is said before anything is begun
     with reachable(search.storage), ExitStack() as held:
         search.out.mkdir(parents=True, exist_ok=True)
+        _require_ours(search)
         if search.storage is None:
             held.enter_context(locked(search.out))  # a journal is for one command; a database for many
             (search.out / f"{JOURNAL}.lock").unlink(missing_ok=True)  # of a killed process: nobody else is here
@@ -78,6 +79,15 @@ def search_for(search: Search, workers: int, console: Console) -> Path:
     if page is None:
         raise CheckFailed(f"none of {watch.tally().finished} trials came to a score; {search.out} holds their folders")
     return page
+
+
+def _require_ours(search: Search) -> None:
+    """InputError for a folder of something else: what was found is written over what is there."""
+    from search.study import BOUND, JOURNAL
+
+    mark = JOURNAL if search.storage is None else BOUND
+    if not (search.out / mark).exists() and [p for p in search.out.iterdir() if not p.name.startswith(".")]:
+        raise InputError(f"{search.out}: is not empty and holds no {mark}; give another --out")
 
 
 def _work_in_processes(search: Search, study: optuna.Study, watch: Any, workers: int, console: Console) -> None:
@@ -164,6 +174,8 @@ def plan_search(
 
     budget: that of the plan unless told.
     """
+    import numpy as np
+
     from search.sampling import Sampler
     from search.score import open_score
     from search.space import find_space
@@ -178,7 +190,9 @@ def plan_search(
         raise InputError(f"--against ms, and budget {limits.name} names no latency table; wanted budget.latency")
     if where["storage"] is not None:
         shown(where["storage"])
-    Sampler(found, limits)
+    sampler = Sampler(found, limits)
+    if limits.latency is not None:  # milliseconds are no sum that it could count: whether any fits, a draw shows
+        sampler.draw(np.random.default_rng(seed))
     meant = plan.model_dump(mode="json", by_alias=True, exclude={"arch", "budget", "evaluate", "export"})
     meant["data"].pop("root")  # another machine has it elsewhere
     return Search(
@@ -236,6 +250,8 @@ def report(
 
         plan = load_plan(recipe, data, overrides or [])
         told = chosen_budget(budget, Budget("custom", rule, max_flops, max_size_mib, max_dim, max_ms, latency))
+        if told is None and rule != "lfrc":
+            raise InputError(f"--rule {rule} and no limit; wanted --max-flops with it")
         where = {"out": out or Path("runs") / f"search-{Path(space).stem}", "storage": storage}
         search = plan_search(space, told, plan, score, against, trials, seed, **where)
         console = Console(soft_wrap=True, markup=False, emoji=False)

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from mobileface.arch import Arch
 from mobileface.data.faceset import FaceSet, split_identities
-from mobileface.data.images import BadImage, decode
+from mobileface.data.images import SIZE, BadImage, decode
 from mobileface.errors import InputError, nearest
 from mobileface.files import atomic_path, locked, remove, write_json
 from mobileface.models import build
 from mobileface.report.read import read_log
 from mobileface.training.loop import Judged, train
-from mobileface.training.plan import Plan
+from mobileface.training.plan import Export, Plan
 from mobileface.training.run_folder import check_run_folder
 from mobileface.training.sources import teach
 from mobileface.training.whole import plan_faces
-from search.zero_cost import ZERO_COST
+from search.zero_cost import SEEING, ZERO_COST
 
 TRAINED = ("train", "distill")
 KINDS = (*TRAINED, *ZERO_COST)
@@ -66,14 +66,15 @@ class ShortTraining:
         """
         plain = json.loads(json.dumps(arch.to_dict()))
         plan = self.plan.model_copy(update={"arch": plain, "budget": None})  # the search keeps to its own
-        check_run_folder(folder, plan, arch)
+        kept = _what_counts(plan)
+        check_run_folder(folder, kept, arch)
         tell = _once(judged)
         with locked(folder):
             for row in read_log(folder / "log.jsonl").validations if (folder / "log.jsonl").exists() else []:
                 tell(row["images"], row["auc"])
             write_json(folder / "arch.json", arch.to_dict())
             with atomic_path(folder / "plan.yaml") as temporary:
-                temporary.write_text(plan.to_yaml(), encoding="utf-8")
+                temporary.write_text(kept.to_yaml(), encoding="utf-8")
             facts = train(plan, arch, folder, self.faces, self.targets, self.console, online=self.online, judged=tell)
             for checkpoint in (folder / "checkpoints").glob("*.safetensors"):
                 remove(checkpoint)
@@ -82,12 +83,21 @@ class ShortTraining:
         return float(facts["held_out_auc"])
 
 
+def _what_counts(plan: Plan) -> Plan:
+    """The plan without what may change while a search goes on: where the data lie, and what is done with the winner."""
+    return plan.model_copy(
+        update={"data": plan.data.model_copy(update={"root": "."}), "evaluate": [], "export": Export()}
+    )
+
+
 class Untrained:
     """A zero-cost score: the mean over SEEDS networks with other initial values, on one batch of training images."""
 
     def __init__(self, kind: str, plan: Plan, console: Console) -> None:
         self.kind, self.plan = kind, plan
-        self.images, self.labels = first_images(plan, plan_faces(plan, console))
+        self.images, self.labels = torch.empty(0, 3, SIZE, SIZE), torch.empty(0)
+        if kind in SEEING:
+            self.images, self.labels = first_images(plan, plan_faces(plan, console))
 
     def __call__(self, arch: Arch, folder: Path, judged: Judged) -> float:
         """Nothing is written, nobody is asked."""

@@ -14,20 +14,22 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobileface.errors import InputError
-from mobileface.files import locked
+from mobileface.files import locked, write_json
+from mobileface.report.read import read_json
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
 JOURNAL = "study.journal"
+BOUND = "study.json"  # which study an output folder belongs to, where a database keeps it
 HEARTBEAT_S = 30  # a database is told so often that a trial lives,
 GRACE_S = 120  # and holds it for dead after this silence
 BEGINNERS, BEGIN_S = 5, 0.5  # machines that find an empty database at once: tries, and the pause between them
@@ -37,7 +39,8 @@ _FILTERS = threading.Lock()
 def open_study(url: str | None, out: Path, settings: dict[str, Any]) -> optuna.Study:
     """The study of these settings, begun if it is not there: in out/study.journal, or in the database at `url`.
 
-    InputError if the journal holds a search with other settings or none, or the database cannot be reached.
+    InputError if the journal holds a search with other settings or none, or `out` the findings of another one, or the
+    database cannot be reached.
     """
     import optuna
 
@@ -54,7 +57,21 @@ def open_study(url: str | None, out: Path, settings: dict[str, Any]) -> optuna.S
         )
         if "settings" not in study.user_attrs:
             study.set_user_attr("settings", settings)
-        return study
+    if url:
+        _bind(out, settings)
+    return study
+
+
+def _bind(out: Path, settings: dict[str, Any]) -> None:
+    """Make the folder this study's: networks of another one would be taken for its own."""
+    now = json.loads(json.dumps(settings))
+    if (out / BOUND).exists():
+        before = read_json(out / BOUND)
+        if before != now:
+            raise InputError(f"{out}: holds another search ({_difference(before, now)}); give another --out")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / BOUND, now)
 
 
 def _hush() -> None:
@@ -105,12 +122,19 @@ def shown(url: str | None) -> str:
 
 def _database(url: str) -> optuna.storages.RDBStorage:
     import optuna
-    from sqlalchemy.exc import IntegrityError, ProgrammingError
+    from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
     from sqlalchemy.pool import NullPool
 
     shown(url)  # InputError for what is no address
+
+    class Storage(optuna.storages.RDBStorage):
+        def record_heartbeat(self, trial_id: int) -> None:
+            """From a thread, which an error would end: a beat that fails is made up for by the next."""
+            with suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
+                super().record_heartbeat(trial_id)
+
     open_it = partial(
-        optuna.storages.RDBStorage,
+        Storage,
         url,
         {"poolclass": NullPool},  # no connection is held over the minutes of a training
         heartbeat_interval=HEARTBEAT_S,
@@ -220,8 +244,10 @@ def take_up(study: optuna.Study, out: Path, alone: bool) -> int:
     Lost is what an error or Ctrl-C ended, and what is said to run in `out` while no process holds it. alone:
     nobody else works on this study, so whatever is said to run does not, unless a process holds it: InputError.
     """
+    import optuna
     from optuna.trial import TrialState
 
+    optuna.storages.fail_stale_trials(study)  # in a database, where machines may have died; and puts them back
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if _is_dead(trial, out, alone):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
@@ -242,6 +268,13 @@ def _begin_again(study: optuna.Study, trial: FrozenTrial) -> None:
     again = optuna.storages.RetryHeartbeatStaleTrialCallback()
     trial.user_attrs = {name: value for name, value in trial.user_attrs.items() if name != "where"}
     again(study, trial)
+
+
+def put_back_twice(study: optuna.Study, trial: optuna.Trial) -> bool:
+    """Whether an earlier trial stands for the same lost one: machines that look at once both put it back."""
+    *before, own = study.get_trials(deepcopy=False)[: trial.number + 1]
+    lost = own.system_attrs.get("retry_history")
+    return bool(lost) and any(other.system_attrs.get("retry_history") == lost for other in before)
 
 
 def _is_dead(trial: FrozenTrial, out: Path, alone: bool) -> bool:

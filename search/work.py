@@ -18,10 +18,11 @@ from mobileface.arch import Arch
 from mobileface.errors import InputError, NonFiniteError
 from mobileface.files import locked, remove
 from search.budget import Budget, judge
+from search.cost import cost
 from search.evolve import evolution, genes_in, hopeless, suggest
 from search.sampling import Sampler
 from search.space import Space, key
-from search.study import held_folder, here, open_study, reachable, tally
+from search.study import held_folder, here, open_study, put_back_twice, reachable, tally
 
 if TYPE_CHECKING:
     import optuna
@@ -71,9 +72,10 @@ class Search:
 
     def cost(self, arch: Arch) -> float:
         """FLOPs by the budget's rule, MiB or milliseconds."""
-        verdict = judge(arch, self.budget)
-        flops = "macs" if self.budget.rule == "macs" else "flops_lfrc"
-        return float(verdict[{"flops": flops, "size": "size_mib", "ms": "ms"}[self.against]])
+        if self.against == "ms":
+            return float(judge(arch, self.budget)["ms"])
+        spent = cost(arch)
+        return float(spent.size_mib if self.against == "size" else spent.flops(self.budget.rule))
 
     def folder(self, name: str) -> Path:
         """Where the network of this key is trained."""
@@ -99,13 +101,20 @@ def work(search: Search, score: Score, said: Callable[[optuna.Study], None], par
         while (now := tally(study.get_trials(deepcopy=False))).waiting or now.started < search.trials:
             _go_on(parent)
             with ExitStack() as worker.held:
-                study.optimize(worker.score_one, n_trials=1, catch=(NonFiniteError,))
+                try:
+                    study.optimize(worker.score_one, n_trials=1, catch=(NonFiniteError,))
+                except Exception:
+                    if isinstance(worker.error, KeyboardInterrupt):
+                        raise KeyboardInterrupt from None
+                    if not worker.given_up():
+                        raise
             said(study)
 
 
 @dataclass
 class _Worker:
-    """held: what the trial holds; it is let go when the study knows how the trial ended."""
+    """held: what the trial holds; it is let go when the study knows how the trial ended. number, error: of the last
+    trial, what its score raised."""
 
     search: Search
     sampler: Sampler
@@ -113,29 +122,50 @@ class _Worker:
     study: optuna.Study
     parent: int | None
     held: ExitStack = field(default_factory=ExitStack)
+    number: int = -1
+    error: BaseException | None = None
 
     def score_one(self, trial: optuna.Trial) -> tuple[float, float]:
         """(score, cost) of the trial's network. Raises TrialPruned, NonFiniteError, whatever the score raises."""
+        self.number, self.error = trial.number, None
+        try:
+            return self._score(trial)
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def given_up(self) -> bool:
+        """Whether another machine held this worker for dead, as behind a laptop's sleep, and ended its last trial."""
+        import optuna
+
+        ours = (optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError, NonFiniteError)
+        if self.error is not None and not isinstance(self.error, ours):
+            return False
+        return any(t.number == self.number and t.state.name == "FAIL" for t in self.study.get_trials(deepcopy=False))
+
+    def _score(self, trial: optuna.Trial) -> tuple[float, float]:
         import optuna
 
         search = self.search
         if not self.sampler.fits(genes := suggest(search.space, trial)):
             raise optuna.TrialPruned("lost while it was drawn, and drawn to its end when the search stood elsewhere")
+        if put_back_twice(self.study, trial):
+            raise optuna.TrialPruned("two machines have put it back in the queue at once")
         arch = search.space.arch(genes)
-        name, cost = key(arch), search.cost(arch)
+        name, spent = key(arch), search.cost(arch)
         try:
             self.held.enter_context(locked(held_folder(search.out, name)))
         except InputError:
             raise optuna.TrialPruned("another worker has the same network") from None
-        for attribute, value in {"key": name, "arch": arch.name, "cost": cost, "where": here(search.out)}.items():
+        for attribute, value in {"key": name, "arch": arch.name, "cost": spent, "where": here(search.out)}.items():
             trial.set_user_attr(attribute, value)
         if (known := _ended(self.study, trial, name)) is not None:
-            return _same(trial, known, cost)
+            return _same(trial, known, spent)
         try:
-            found = self.score(arch, search.folder(name), partial(self._judged, trial, cost))
+            found = self.score(arch, search.folder(name), partial(self._judged, trial, spent))
             if not math.isfinite(found):
                 raise NonFiniteError(f"its score is {found}")
-            return found, cost
+            return found, spent
         except optuna.TrialPruned:
             remove(search.folder(name) / "checkpoints")  # hundreds of them fill a disk
             raise

@@ -20,6 +20,7 @@ from search.cost import cost
 Measure = Callable[[Network, Tensor, Tensor, torch.Generator], float]
 ACTIVATIONS = (nn.PReLU, nn.LeakyReLU, nn.Hardswish, nn.ReLU)
 WHITE = 255.0  # is 1 behind the network's own normalisation
+SEEING = ("naswot", "grad_norm")  # the scores that look at images
 SCALE = 32.0  # of cosines in a softmax, as in our recipes for little data
 
 

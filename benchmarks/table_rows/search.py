@@ -43,6 +43,15 @@ def pruned(results: Results) -> Rows:
     return rows
 
 
+def road(results: Results) -> Rows:
+    """The paper's own road: what each step costs and reaches."""
+    rows = [["step", "MFLOPs", "LFW", "held-out AUC", "images", "minutes of training"]]
+    for step, row in (results("road") or {"rows": {}})["rows"].items():
+        shown = [f"{row['flops_lfrc'] / 1e6:.1f}", f"{100 * row['lfw']:.2f} %", f"{row['held_out_auc']:.4f}"]
+        rows.append([step, *shown, f"{row['images_seen']:,}", f"{row['seconds'] / 60:.0f}"])
+    return rows
+
+
 def _tau(found: dict[str, Any]) -> str:
     low, high = found["interval"]
     return f"{found['tau']:.2f} ({low:.2f} to {high:.2f})"

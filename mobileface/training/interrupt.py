@@ -1,4 +1,6 @@
-"""Ctrl-C during training: finish the step, save, stop. A second one stops at once.
+"""Ctrl-C during training: finish the step, save, stop; behind the last step too, so that nothing else is begun.
+
+A second one stops at once.
 
 Under torchrun every signal comes twice, once from whoever sent it and once from torchrun: there a second one counts
 only after a while.
@@ -34,7 +36,8 @@ class Interrupt:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-        if self.asked and isinstance(error, RuntimeError):  # a loading process died of the same signal
+        alone = world_size() == 1  # other ranks would wait for one that ends behind its last step
+        if self.asked and (alone or isinstance(error, RuntimeError)):  # a loading process died of the same signal
             raise KeyboardInterrupt from None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -80,12 +80,22 @@ def write_synthetic_once(wanted: Synthetic, root: Path, console: Console) -> Non
 
 def open_faces(plan: Plan) -> FaceSet:
     """The plan's training sources as one set, with blends of those images that are not held out."""
+    if plan.data.root == "." and not plan.data.synthetic:
+        _require_there(plan)
     sources = [_open_source(source, data_root(plan)) for source in plan.data.train]
     faces = FaceSet(sources)
     if plan.teacher is None or not plan.teacher.blends:
         return faces
     chosen = split_identities(faces, plan.data.validate_.identities, plan.seed, plan.data.min_images).train
     return FaceSet([*sources, BlendedFaces(faces, chosen, plan.teacher.blends, plan.seed)])
+
+
+def _require_there(plan: Plan) -> None:
+    """InputError that names --data, which is what is forgotten where a relative path leads nowhere."""
+    for source in plan.data.train:
+        path = Path(source.rec or source.folder or "")
+        if not (path.is_absolute() or path.exists()):
+            raise InputError(f"{path}: is not there; --data DIR says where the plan's relative paths begin")
 
 
 def _open_source(source: Source, root: Path) -> FaceSource:

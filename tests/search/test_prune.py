@@ -119,9 +119,9 @@ def test_a_pruning_that_was_stopped_goes_on_to_the_same_weights(
 def test_a_folder_of_another_pruning_is_left_alone(run: Path, recipe: Path, tmp_path: Path) -> None:
     plan, out = load_plan(recipe, None, []), tmp_path / "out"
     prune_run(run, LESS, 1, plan, out, QUIET)
-    with pytest.raises(InputError, match="holds a pruning with another steps; give another --out"):
+    with pytest.raises(InputError, match="was begun with other steps; give another --out"):
         prune_run(run, LESS, 3, plan, out, QUIET)
-    with pytest.raises(InputError, match="another budget"):
+    with pytest.raises(InputError, match="other budget"):
         prune_run(run, dataclasses.replace(LESS, max_size_mib=1), 1, plan, out, QUIET)
     with pytest.raises(InputError, match=r"holds a run of another plan \(seed=5 there, seed=9 here\)"):
         prune_run(run, LESS, 1, plan.model_copy(update={"seed": 9}), out, QUIET)

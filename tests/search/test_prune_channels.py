@@ -14,6 +14,7 @@ from mobileface.errors import CheckFailed
 from mobileface.zoo import ZOO
 from search.budget import Budget, judge
 from search.cost import cost
+from search.latency import find_table
 from search.prune_channels import Group, counts, fit, is_free, measure, require_reachable, resized, towards
 from tests.search.pruning import chains, exactly, residuals
 from tests.strategies import archs, examples
@@ -136,3 +137,30 @@ def test_budgets_out_of_reach_are_refused_with_the_least_cost() -> None:
         fit(arch, groups_of(arch, 0), Budget(max_flops=allowed))
     with pytest.raises(CheckFailed, match="64-d, allowed 32-d"):
         require_reachable(arch, Budget(max_dim=32))
+
+
+@pytest.mark.parametrize("table", ["onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8"])
+def test_by_milliseconds_too_the_least_important_go(table: str) -> None:
+    """Eight channels fewer may take longer by ONNX Runtime's tables: sixteen at once are looked at then."""
+    arch = ZOO["mobilefacenet"]
+    groups = [
+        Group(group.convs, tuple(1e-6 if group.convs[0].endswith(".expand.conv") else 1.0 for _ in group.importance))
+        for group in groups_of(arch, 0)
+    ]
+    budget = Budget(max_ms=0.75 * find_table(table).ms(arch), latency=table)
+    found = fit(arch, groups, budget)
+    assert judge(found, budget)["fits"]
+    changed = {conv for conv, count in counts(found).items() if is_free(conv) and count < counts(arch)[conv]}
+    assert changed
+    assert all(conv.endswith(".expand.conv") for conv in changed)
+
+
+def test_what_sixteen_channels_reach_is_not_refused() -> None:
+    """By onnx-int8 they are faster than eight."""
+    arch = ZOO["mobilefacenet"]
+    free = [conv for conv in counts(arch) if is_free(conv)]
+    least = [find_table("onnx-int8").ms(resized(arch, dict.fromkeys(free, floor))) for floor in (8, 16)]
+    assert least[1] < least[0]
+    budget = Budget(max_ms=1.01 * least[1], latency="onnx-int8")
+    require_reachable(arch, budget)
+    assert judge(fit(arch, groups_of(arch, 0), budget), budget)["fits"]

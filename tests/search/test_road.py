@@ -96,6 +96,13 @@ def test_too_deep_for_the_budget_is_found_before_its_training(
     assert load_arch(tmp_path / "out" / "2-deepen" / "arch.json").stages[-1].depth == 2
 
 
+def test_a_last_pruning_to_more_than_the_road_allows(road: dict[str, Any], tmp_path: Path, capsys: Capture) -> None:
+    road["budget"], road["steps"] = {"max_flops": 0.7 * WORK}, road["steps"][:2]
+    assert go(road, tmp_path) == 1
+    assert f"prunes to max_flops {0.8 * WORK:g}; the road's budget allows {0.7 * WORK:g}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("steps", "code", "wanted"),
     [
@@ -161,6 +168,7 @@ def test_what_steps_have_in_common_and_what_they_change(road: dict[str, Any], tm
             {"steps": [{"kind": "train"}, {"kind": "deepen", "blocks": 1, "plan": {"arch": "tiny"}}]},
             "steps.1.plan: has arch; the road has name and budget",
         ),
+        ({"steps": [{"kind": "train"}, {"kind": "deepen", "blocks": 10**9}]}, "steps.1.blocks: wanted at most 512"),
         ({"plan": {"data": {"train": []}}}, "steps.0.plan: data.train: wanted a list of 1 or more"),
     ],
 )

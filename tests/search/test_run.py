@@ -171,7 +171,7 @@ def test_a_training_that_is_not_finite_fails_and_the_search_goes_on(tmp_path: Pa
     search_for(a_search(tmp_path, 5, Formula(2, "nan")), 1, console)
     said = console.export_text().splitlines()
     assert "failed (the loss is nan)" in said[2]
-    assert "5 of 5: 4 done, 0 pruned, 1 failed" in said[4]
+    assert "5 of 5: 4 done, 0 ended early, 1 failed" in said[4]
     assert [row[2] for row in history(a_search(tmp_path, 5))] == [
         "COMPLETE",
         "COMPLETE",

@@ -11,6 +11,7 @@ import yaml
 import search.run
 from mobileface.errors import InputError
 from mobileface.zoo import find_arch
+from search import sampling
 from search.budget import BUDGETS, Budget
 from search.cost import cost
 from search.run import plan_search
@@ -40,14 +41,23 @@ def recipe(tmp_path: Path) -> Path:
         (["small", "--max-flops", "1e4"], 1, "allowed 0.01 M"),
         (["small", "--max-flops", "1e8", "--budget", "lfrc-light"], 2, "--budget and --max-… are both given"),
         (["small", "--set", "sed=3"], 2, "did you mean 'seed'?"),
+        (["small", "--rule", "macs"], 2, "--rule macs and no limit; wanted --max-flops with it"),
+        (["small", "--max-ms", "1e-3", "--latency", "onnx-fp32"], 1, "of 0.001 ms (onnx-fp32)"),
         (["small", "--score", "trian"], 2, "did you mean 'train'?"),
         (["small", "--storage", "x:secret"], 2, "--storage is no address of a database"),
         (["small", "--data", "no\\where", "--set", "data.synthetic=null"], 2, "no\\where/train.rec"),
     ],
 )
 def test_what_cannot_be_is_one_line(
-    tmp_path: Path, recipe: Path, capfd: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+    tmp_path: Path,
+    recipe: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    code: int,
+    said: str,
 ) -> None:
+    monkeypatch.setattr(sampling, "MOST_DRAWS", 20)
     more = ["--trials", "2", "--recipe", str(recipe), "--out", str(tmp_path / "out")]
     assert search.run.main([*words, *more]) == code
     lines = capfd.readouterr().err.splitlines()

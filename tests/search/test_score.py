@@ -134,6 +134,28 @@ def test_a_folder_of_another_network_or_plan_is_refused(plan: Plan, score: Score
     assert sha256(tmp_path / "model.safetensors") == before
 
 
+def test_it_goes_on_wherever_the_data_lie_now(plan: Plan, score: Score, tmp_path: Path) -> None:
+    """And whatever is to be done with the winner: a search ignores both."""
+    with pytest.raises(Hopeless):
+        score(OTHER, tmp_path, _ends_at(48))
+    moved = plan.model_copy(update={"data": plan.data.model_copy(update={"root": "/elsewhere"}), "evaluate": ["lfw"]})
+    again = open_score("train", plan, QUIET)
+    assert isinstance(again, ShortTraining)
+    again.plan = moved  # its faces are open
+    heard: list[int] = []
+    again(OTHER, tmp_path, lambda images, auc: heard.append(images))
+    assert heard == [24, 48, 72]
+    assert read_plan(tmp_path / "plan.yaml").data.root == "."
+
+
+def _ends_at(last: int) -> Callable[[int, float], None]:
+    def judged(images: int, auc: float) -> None:
+        if images == last:
+            raise Hopeless
+
+    return judged
+
+
 @pytest.fixture
 def taught(plan: Plan, score: Score, shared_faces: Path, make_plan: MakePlan, tmp_path: Path) -> Plan:
     """A plan whose teacher is a network that `plan` has trained."""
