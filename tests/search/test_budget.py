@@ -241,6 +241,19 @@ def test_require_fits_refuses_with_the_numbers() -> None:
     assert not Budget().limited()
 
 
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (BUDGETS["lfrc-light"], "lfrc-light (1000 MFLOPs, 20 MiB, 512 dimensions)"),
+        (Budget(max_flops=4e7), "40 MFLOPs"),
+        (Budget(rule="macs", max_flops=1.5e6, max_ms=0.25, latency="onnx-fp32"), "1.5 MMACs, 0.25 ms (onnx-fp32)"),
+        (Budget(), "anything"),
+    ],
+)
+def test_a_budget_in_words(budget: Budget, words: str) -> None:
+    assert budget.in_words() == words
+
+
 # -- as a process
 
 

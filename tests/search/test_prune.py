@@ -181,6 +181,22 @@ def test_bad_input_is_one_line(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("there", "wanted"),
+    [([], "has no arch.json; wanted a run folder"), (["arch.json"], "has no model.safetensors; wanted a run whose")],
+)
+def test_what_is_no_trained_network_is_said(
+    run: Path, recipe: Path, tmp_path: Path, capsys: Capture, there: list[str], wanted: str
+) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in there:
+        (bare / name).write_bytes((run / name).read_bytes())
+    assert main([str(bare), "--recipe", str(recipe), "--out", str(tmp_path / "out"), "--max-flops", "1e6"]) == 2
+    assert f"bare: {wanted}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_recipe_in_the_repository_is_one_for_pruning() -> None:
     plan = load_plan(Path(__file__).parents[2] / "recipes" / "prune-real.yaml", Path("/data"), [])
     assert plan.teacher is not None

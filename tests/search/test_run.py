@@ -273,6 +273,15 @@ def test_two_commands_do_not_work_in_one_folder(tmp_path: Path) -> None:
     assert score.called == ["asked"]
 
 
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "front" / "mine.yaml"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(InputError, match=r"is not empty and holds no study\.journal; give another --out"):
+        search_for(a_search(tmp_path, 1), 1, quiet())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+
+
 def test_nothing_scored_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="none of 1 trials came to a score"):
         search_for(a_search(tmp_path, 1, Formula(0, "nan")), 1, quiet())

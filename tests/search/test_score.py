@@ -20,7 +20,7 @@ from mobileface.training import loop, teaching
 from mobileface.training.plan import Plan, parse_plan, read_plan
 from mobileface.zoo import ZOO
 from search.score import BATCH, KINDS, SEEDS, TRAINED, Score, ShortTraining, first_images, open_score
-from search.zero_cost import ZERO_COST, grad_norm
+from search.zero_cost import SEEING, ZERO_COST, grad_norm
 from tests.training.runs import QUIET, assert_same_tensors, rows
 
 MakePlan = Callable[..., Plan]
@@ -211,6 +211,16 @@ def test_a_zero_cost_score_is_the_mean_over_seeds(kind: str, plan: Plan, tmp_pat
     each = [ZERO_COST[kind](build(OTHER, s), images, labels, torch.Generator().manual_seed(s)) for s in seeds]
     assert len(each) == 3
     assert one == pytest.approx(sum(each) / 3, rel=1e-12)
+
+
+def test_a_score_that_looks_at_no_image_wants_none(make_plan: MakePlan, tmp_path: Path) -> None:
+    away = make_plan(tmp_path / "away" / "faces")
+    for kind in ZERO_COST:
+        if kind in SEEING:
+            with pytest.raises(InputError, match="faces: is not a folder"):
+                open_score(kind, away, QUIET)
+        else:
+            assert math.isfinite(open_score(kind, away, QUIET)(OTHER, tmp_path / "none", nobody))
 
 
 def test_the_images_of_a_zero_cost_score(make_folder: Callable[..., Path], make_plan: MakePlan, tmp_path: Path) -> None:

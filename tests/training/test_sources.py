@@ -32,6 +32,20 @@ class Pixels:
         return np.random.default_rng(0).normal(size=small.shape).astype(np.float32) if self.blind else small
 
 
+def test_data_that_are_not_there_name_the_option(
+    make_plan_data: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = make_plan_data(tmp_path)
+    data["data"] |= {"root": ".", "train": [{"folder": "faces"}]}
+    with pytest.raises(InputError, match="^faces: is not there; --data DIR says where"):
+        sources.open_faces(parse_plan(data, "test"))
+    (tmp_path / "faces").mkdir()
+    with pytest.raises(InputError, match="^faces: ") as caught:  # what is wrong inside is said by its reader
+        sources.open_faces(parse_plan(data, "test"))
+    assert "--data" not in str(caught.value)
+
+
 @pytest.mark.parametrize("blind", [False, True])
 def test_a_teacher_that_cannot_tell_the_people_apart_is_doubted(
     shared_faces: Path,
