@@ -38,10 +38,10 @@ def test_data_that_are_not_there_name_the_option(
     monkeypatch.chdir(tmp_path)
     data = make_plan_data(tmp_path)
     data["data"] |= {"root": ".", "train": [{"folder": "faces"}]}
-    with pytest.raises(InputError, match="^faces: is not there; --data DIR says where"):
+    with pytest.raises(InputError, match=r"^faces: is not there; --data DIR says where"):
         sources.open_faces(parse_plan(data, "test"))
     (tmp_path / "faces").mkdir()
-    with pytest.raises(InputError, match="^faces: ") as caught:  # what is wrong inside is said by its reader
+    with pytest.raises(InputError, match=r"^faces: ") as caught:  # what is wrong inside is said by its reader
         sources.open_faces(parse_plan(data, "test"))
     assert "--data" not in str(caught.value)
 
