@@ -21,7 +21,7 @@ from mobileface.training.plan import MAX_PLAN_BYTES, BudgetLimits, Plan, parse_p
 from mobileface.training.plan_errors import explain
 from mobileface.training.plan_phases import wrapped
 from mobileface.training.plan_table import Positive, Table
-from search.budget import LIMITS, Budget, find_budget, require_fits
+from search.budget import Budget, find_budget, require_fits
 from search.prune import begun_from, has_begun, prune_run, verdict, with_budget
 from search.prune_channels import require_prunable, require_reachable
 
@@ -156,10 +156,14 @@ def _look_ahead(road: Road, arch: Arch, limits: Budget) -> None:
 
 def _require_within(pruned: Budget, limits: Budget) -> None:
     """CheckFailed for a pruning that ends where the road's budget is still passed."""
-    for name in LIMITS:
-        allowed, left = getattr(limits, name), getattr(pruned, name)
-        comparable = {"max_flops": pruned.rule == limits.rule, "max_ms": pruned.latency == limits.latency}
-        if None not in (allowed, left) and comparable.get(name, True) and left > allowed:
+    given = {name: getattr(pruned, name) for name in ("max_flops", "max_size_mib", "max_ms")}
+    given = {name: left for name, left in given.items() if left is not None}
+    if len(given) > 1:
+        return  # which of them it will end at is not known
+    alike = (pruned.rule, pruned.latency) == (limits.rule, limits.latency)
+    for name, left in given.items():
+        allowed = getattr(limits, name)
+        if alike and allowed is not None and left > allowed:
             raise CheckFailed(f"the last step prunes to {name} {left:g}; the road's budget allows {allowed:g}")
 
 

@@ -46,6 +46,8 @@ def open_study(url: str | None, out: Path, settings: dict[str, Any]) -> optuna.S
 
     _hush()
     name = f"{settings['space']}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}"
+    if url:
+        _require_same(out, settings)
     with reachable(url), nullcontext() if url else _readable(out / JOURNAL):
         storage = _database(url) if url else _journal(out / JOURNAL)
         names = [] if url else optuna.get_all_study_names(storage)
@@ -57,21 +59,17 @@ def open_study(url: str | None, out: Path, settings: dict[str, Any]) -> optuna.S
         )
         if "settings" not in study.user_attrs:
             study.set_user_attr("settings", settings)
-    if url:
-        _bind(out, settings)
+    if url and not (out / BOUND).exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / BOUND, settings)
     return study
 
 
-def _bind(out: Path, settings: dict[str, Any]) -> None:
-    """Make the folder this study's: networks of another one would be taken for its own."""
+def _require_same(out: Path, settings: dict[str, Any]) -> None:
+    """InputError for a folder of another study: networks of that would be taken for this one's."""
     now = json.loads(json.dumps(settings))
-    if (out / BOUND).exists():
-        before = read_json(out / BOUND)
-        if before != now:
-            raise InputError(f"{out}: holds another search ({_difference(before, now)}); give another --out")
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / BOUND, now)
+    if (out / BOUND).exists() and (before := read_json(out / BOUND)) != now:
+        raise InputError(f"{out}: holds another search ({_difference(before, now)}); give another --out")
 
 
 def _hush() -> None:
@@ -247,7 +245,9 @@ def take_up(study: optuna.Study, out: Path, alone: bool) -> int:
     import optuna
     from optuna.trial import TrialState
 
+    known = len(study.get_trials(deepcopy=False))
     optuna.storages.fail_stale_trials(study)  # in a database, where machines may have died; and puts them back
+    silent = len(study.get_trials(deepcopy=False)) - known
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         if _is_dead(trial, out, alone):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
@@ -256,7 +256,7 @@ def take_up(study: optuna.Study, out: Path, alone: bool) -> int:
     lost = [trial for trial in lost if trial.number not in begun]
     for trial in lost:
         _begin_again(study, trial)
-    return len(lost)
+    return silent + len(lost)
 
 
 def _begin_again(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -268,6 +268,11 @@ def _begin_again(study: optuna.Study, trial: FrozenTrial) -> None:
     again = optuna.storages.RetryHeartbeatStaleTrialCallback()
     trial.user_attrs = {name: value for name, value in trial.user_attrs.items() if name != "where"}
     again(study, trial)
+
+
+def lost_before(study: optuna.Study, trial: optuna.Trial) -> bool:
+    """Whether it begins another one again."""
+    return "retry_history" in study.get_trials(deepcopy=False)[trial.number].system_attrs
 
 
 def put_back_twice(study: optuna.Study, trial: optuna.Trial) -> bool:

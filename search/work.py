@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,13 +23,14 @@ from search.cost import cost
 from search.evolve import evolution, genes_in, hopeless, suggest
 from search.sampling import Sampler
 from search.space import Space, key
-from search.study import held_folder, here, open_study, put_back_twice, reachable, tally
+from search.study import held_folder, here, lost_before, open_study, put_back_twice, reachable, tally
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
 AGAINST = ("flops", "size", "ms")
+WAIT_S = 1.0  # between looks at a network that another worker holds
 
 
 class Score(Protocol):
@@ -100,11 +102,12 @@ def work(search: Search, score: Score, said: Callable[[optuna.Study], None], par
     with reachable(search.storage):
         while (now := tally(study.get_trials(deepcopy=False))).waiting or now.started < search.trials:
             _go_on(parent)
+            worker.number, worker.error = -1, None
             with ExitStack() as worker.held:
                 try:
                     study.optimize(worker.score_one, n_trials=1, catch=(NonFiniteError,))
-                except Exception:
-                    if isinstance(worker.error, KeyboardInterrupt):
+                except Exception as error:
+                    if isinstance(worker.error or error.__context__, KeyboardInterrupt):
                         raise KeyboardInterrupt from None
                     if not worker.given_up():
                         raise
@@ -113,8 +116,8 @@ def work(search: Search, score: Score, said: Callable[[optuna.Study], None], par
 
 @dataclass
 class _Worker:
-    """held: what the trial holds; it is let go when the study knows how the trial ended. number, error: of the last
-    trial, what its score raised."""
+    """held: what the trial holds; it is let go when the study knows how the trial ended. number: of the trial, -1 until
+    the study has given one. error: what its score raised."""
 
     search: Search
     sampler: Sampler
@@ -127,7 +130,7 @@ class _Worker:
 
     def score_one(self, trial: optuna.Trial) -> tuple[float, float]:
         """(score, cost) of the trial's network. Raises TrialPruned, NonFiniteError, whatever the score raises."""
-        self.number, self.error = trial.number, None
+        self.number = trial.number
         try:
             return self._score(trial)
         except BaseException as error:
@@ -141,7 +144,8 @@ class _Worker:
         ours = (optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError, NonFiniteError)
         if self.error is not None and not isinstance(self.error, ours):
             return False
-        return any(t.number == self.number and t.state.name == "FAIL" for t in self.study.get_trials(deepcopy=False))
+        own = [t for t in self.study.get_trials(deepcopy=False) if t.number == self.number]
+        return any(t.state.name == "FAIL" and "failed" not in t.user_attrs for t in own)
 
     def _score(self, trial: optuna.Trial) -> tuple[float, float]:
         import optuna
@@ -153,10 +157,15 @@ class _Worker:
             raise optuna.TrialPruned("two machines have put it back in the queue at once")
         arch = search.space.arch(genes)
         name, spent = key(arch), search.cost(arch)
-        try:
-            self.held.enter_context(locked(held_folder(search.out, name)))
-        except InputError:
-            raise optuna.TrialPruned("another worker has the same network") from None
+        while True:
+            try:
+                self.held.enter_context(locked(held_folder(search.out, name)))
+                break
+            except InputError:
+                if not lost_before(self.study, trial):
+                    raise optuna.TrialPruned("another worker has the same network") from None
+            _go_on(self.parent)  # one that was held for dead and still trains it: it will notice
+            time.sleep(WAIT_S)
         for attribute, value in {"key": name, "arch": arch.name, "cost": spent, "where": here(search.out)}.items():
             trial.set_user_attr(attribute, value)
         if (known := _ended(self.study, trial, name)) is not None:
@@ -193,7 +202,8 @@ def _ended(study: optuna.Study, trial: optuna.Trial, name: str) -> FrozenTrial |
     """The trial that has settled what the network of this key is worth, if there is one."""
     for other in study.get_trials(deepcopy=False):
         settled = other.state.name in ("COMPLETE", "PRUNED") or "failed" in other.user_attrs
-        if settled and other.number != trial.number and other.user_attrs.get("key") == name:
+        held = "where" in other.user_attrs  # else it has the key of the trial that it was to begin again, and no more
+        if settled and held and other.number != trial.number and other.user_attrs.get("key") == name:
             return other
     return None
 

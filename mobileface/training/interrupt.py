@@ -37,7 +37,8 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         alone = world_size() == 1  # other ranks would wait for one that ends behind its last step
-        if self.asked and (alone or isinstance(error, RuntimeError)):  # a loading process died of the same signal
+        told = isinstance(error, OSError)  # a disk that is full is news, and may be why nothing was saved
+        if self.asked and not told and (alone or isinstance(error, RuntimeError)):  # or a loading process died of it
             raise KeyboardInterrupt from None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

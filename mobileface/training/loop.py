@@ -148,7 +148,7 @@ def _run_phase(
             if due or state.seen >= total or asked:
                 validates = due or state.seen >= total
                 save(trainer, log, progress.say if validates else None, judged)
-            if asked and not _over(trainer):
+            if asked:
                 raise KeyboardInterrupt
 
 

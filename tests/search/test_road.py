@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from mobileface.arch import SEMobileFaceNet, arch_from_dict, load_arch
 from mobileface.embedders.network import load_network
@@ -17,6 +18,7 @@ from search.cost import cost
 from search.deepen import deeper
 from search.prune_channels import resized
 from search.road import BEFORE, Deepen, Prune, main, read_road
+from search.road import go as go_on
 
 MakeData = Callable[..., dict[str, Any]]
 Capture = pytest.CaptureFixture[str]
@@ -101,6 +103,15 @@ def test_a_last_pruning_to_more_than_the_road_allows(road: dict[str, Any], tmp_p
     assert go(road, tmp_path) == 1
     assert f"prunes to max_flops {0.8 * WORK:g}; the road's budget allows {0.7 * WORK:g}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    road["steps"][1]["budget"] |= {
+        "max_size_mib": 0.9 * cost(ZOO["micro"]).size_mib
+    }  # at which of them it ends is open
+    with pytest.raises(ZeroDivisionError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mobileface.training.whole.train_run", lambda *_: 1 / 0)
+        path = tmp_path / "road.yaml"
+        path.write_text(json.dumps(road))
+        ready, plans = read_road(path, None)
+        go_on(ready, plans, tmp_path / "out", Console(quiet=True))
 
 
 @pytest.mark.parametrize(

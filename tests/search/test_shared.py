@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
@@ -17,8 +18,9 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from mobileface.arch import Arch
-from mobileface.errors import InputError
-from search import evolve, study
+from mobileface.errors import InputError, NonFiniteError
+from mobileface.files import locked
+from search import evolve, study, work
 from search.run import search_for
 from search.sampling import Sampler
 from search.study import tally
@@ -83,6 +85,56 @@ def test_what_two_machines_put_back_is_scored_once(tmp_path: Path, address: str)
     states = [trial.state.name for trial in trials_of(a_search(tmp_path / "out", 2, storage=address))]
     assert states == ["FAIL", "COMPLETE", "PRUNED", "COMPLETE"]
     assert tally(trials_of(a_search(tmp_path / "out", 2, storage=address))).done == 2
+
+
+def lost_and_put_back(out: Path, address: str) -> optuna.Study:
+    """A search of one network whose training was stopped; it waits."""
+    with pytest.raises(KeyboardInterrupt):
+        search_for(a_search(out, 1, Formula(0, "stop"), storage=address), 1, QUIET)
+    return a_search(out, 1, storage=address).study()
+
+
+def test_the_twin_of_a_lost_trial_decides_nothing(tmp_path: Path, address: str) -> None:
+    """Another machine has looked at it already while we begin the first one."""
+    one = lost_and_put_back(tmp_path / "out", address)
+    study._begin_again(one, one.get_trials()[0])
+    twin = one.get_trials()[2]
+    for state in (TrialState.RUNNING, TrialState.PRUNED):
+        one._storage.set_trial_state_values(twin._trial_id, state)  # type: ignore[attr-defined]
+    score = Formula()
+    search_for(a_search(tmp_path / "out", 1, score, storage=address), 1, QUIET)
+    assert len(score.called) == 1
+    assert [trial.state.name for trial in one.get_trials()] == ["FAIL", "COMPLETE", "PRUNED"]
+
+
+def test_what_a_worker_held_for_dead_still_trains_is_waited_for(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, held = lost_and_put_back(tmp_path / "out", address), ExitStack()
+    held.enter_context(locked(study.held_folder(tmp_path / "out", one.get_trials()[1].user_attrs["key"])))
+    monkeypatch.setattr(work.time, "sleep", lambda seconds: held.close())  # it has noticed
+    search_for(a_search(tmp_path / "out", 1, storage=address), 1, QUIET)
+    assert [trial.state.name for trial in one.get_trials()] == ["FAIL", "COMPLETE"]
+
+
+def test_a_database_that_fails_behind_a_failed_trial_ends_the_search(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for that trial's."""
+    asked: list[object] = []
+
+    def full(*args: object, **others: object) -> int:
+        asked.append(args)
+        raise OSError("no space left") if len(asked) < 5 else KeyboardInterrupt
+
+    class Diverges(Formula):
+        def __call__(self, *args: object) -> float:
+            monkeypatch.setattr(optuna.study.Study, "ask", full)
+            raise NonFiniteError("the loss is nan")
+
+    with pytest.raises(OSError, match="no space left"):
+        search_for(a_search(tmp_path / "out", 3, Diverges(), storage=address), 1, QUIET)
+    assert len(asked) == 1
 
 
 def test_a_beat_that_fails_is_made_up_for_by_the_next(

@@ -36,6 +36,12 @@ def test_it_is_not_lost_behind_an_error(error: Exception) -> None:
         raise error
 
 
+def test_a_full_disk_is_still_said() -> None:
+    with pytest.raises(OSError, match="the disk is full"), Interrupt():
+        signal.raise_signal(signal.SIGINT)
+        raise OSError("the disk is full")
+
+
 def test_a_second_one_stops_at_once() -> None:
     done = []
     with pytest.raises(KeyboardInterrupt), Interrupt():
