@@ -43,6 +43,7 @@ from search.space import find_space, key
 SPACE, RECIPE, TAUGHT = "small", "search-small.yaml", "search-distill.yaml"
 LIMITS = (10e6, 15e6, 20e6)  # FLOPs by the lfrc rule
 EACH = 7  # networks of a budget
+EVERY = 1_500  # images between the validations of a short training; the recipe has fewer
 TIMES = 3  # as many images as a short training
 SEED = 1  # of the truth
 DRAWS, MOST = 1_000, 10_000  # bootstrap samples; draws until the networks of a budget are there
@@ -72,6 +73,7 @@ def plan_of(name: str, data: Path) -> dict[str, Any]:
     """A recipe as plain data, without an end."""
     plan = recipe(name)
     plan["data"]["root"] = str(data)
+    plan["checkpoint"]["every_images"] = EVERY
     return {**plan, "evaluate": [], "export": {"formats": []}}
 
 
