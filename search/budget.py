@@ -246,7 +246,7 @@ def report(
     """Count an architecture and hold it against a budget. Exit code 0 fits, 1 over, 2 bad input."""
 
     def run() -> int:
-        custom = Budget("custom", rule, max_flops, max_size_mib, max_dim, max_ms, latency if max_ms else None)
+        custom = Budget(CUSTOM, rule, max_flops, max_size_mib, max_dim, max_ms, latency if max_ms else None)
         limits = chosen_budget(budget, custom)
         subject = find_arch(arch)
         verdict = judge(subject, limits, rule, latency)

@@ -20,6 +20,7 @@ from mobileface.arch import Arch, SEMobileFaceNet, load_arch
 from mobileface.errors import InputError, guarded, run_command
 from search.budget import (
     BUDGETS,
+    CUSTOM,
     Budget,
     Latency,
     MaxFlops,
@@ -218,7 +219,7 @@ def prune_command(
         from mobileface.files import use_cache
         from mobileface.training.whole import load_plan
 
-        limits = chosen_budget(budget, Budget("custom", rule, max_flops, max_size_mib, None, max_ms, latency))
+        limits = chosen_budget(budget, Budget(CUSTOM, rule, max_flops, max_size_mib, None, max_ms, latency))
         if limits is None:
             raise InputError("no budget is given; wanted --budget NAME, or --max-flops, --max-size-mib, --max-ms")
         plan = load_plan(recipe, data, overrides or [])

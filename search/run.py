@@ -23,6 +23,7 @@ import typer
 from mobileface.errors import INTERRUPTED, CheckFailed, InputError, guarded, nearest, run_command
 from mobileface.files import locked
 from search.budget import (
+    CUSTOM,
     Budget,
     Latency,
     MaxDim,
@@ -249,7 +250,7 @@ def report(
         from mobileface.training.whole import load_plan
 
         plan = load_plan(recipe, data, overrides or [])
-        told = chosen_budget(budget, Budget("custom", rule, max_flops, max_size_mib, max_dim, max_ms, latency))
+        told = chosen_budget(budget, Budget(CUSTOM, rule, max_flops, max_size_mib, max_dim, max_ms, latency))
         if told is None and rule != "lfrc":
             raise InputError(f"--rule {rule} and no limit; wanted --max-flops with it")
         where = {"out": out or Path("runs") / f"search-{Path(space).stem}", "storage": storage}
